@@ -62,12 +62,14 @@ class Value:
     tape = None  # while a list stands here, each new operation is appended to it
 
     def __init__(self, data, children=(), local_grads=()):
-        self.data = data if children else float(+data)  # the + refuses text
+        if not children:
+            data = float(+data)  # the + refuses text
+        elif (tape := Value.tape) is not None:
+            tape.append(self)
+        self.data = data
         self.grad = 0.0  # dloss/dself, once loss.backward() has run
         self._children = children
         self._local_grads = local_grads
-        if children and Value.tape is not None:
-            Value.tape.append(self)
 
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
@@ -102,10 +104,9 @@ class Value:
         """Add dself/dleaf to the grad of each leaf; a tape saves searching for them."""
         # Before a node passes its gradient on, all its uses must have added theirs. So
         # we take nodes from the last computed to the first: uses before children.
-        nodes = self.ancestors() if tape is None else tape
-        for node in nodes:
-            if node._children:  # leaves keep what earlier calls have added
-                node.grad = 0.0
+        nodes = self.operations() if tape is None else tape
+        for node in nodes:  # the leaves are not among them: what they have, they keep
+            node.grad = 0.0
         self.grad += 1.0
         for node in reversed(nodes):
             if grad := node.grad:  # zero has nothing to pass on
@@ -114,8 +115,8 @@ class Value:
                 for child, local_grad in zip(node._children, node._local_grads):
                     child.grad += local_grad * grad
 
-    def ancestors(self):
-        """All that self was computed from, children before uses, self last."""
+    def operations(self):
+        """All operations that led to self, itself the last, children before uses."""
         # A node goes on the stack to be opened and, below its children, a second time
         # to be listed after them. Recursion would fail a thousand operations deep.
         order, seen, stack = [], set(), [(self, False)]
@@ -123,11 +124,32 @@ class Value:
             node, children_listed = stack.pop()
             if children_listed:
                 order.append(node)
-            elif node not in seen:
+            elif node not in seen and node._children:
                 seen.add(node)
                 stack.append((node, True))
                 stack += [(child, False) for child in node._children]
         return order
+
+class Dot(Value):
+    """The dot product of x and row, two lists of n Values: one node, 2n children."""
+    # All rows of a matrix share x, and all tokens share row. So a Dot refers to both and
+    # joins them only when asked: copies would make the graph half as large again.
+    __slots__ = ("x", "row", "x_data", "row_data")
+
+    def __init__(self, x, row, x_data):
+        row_data = [wi.data for wi in row]
+        total = 0.0  # in a loop: sum() of floats rounds differently from Python 3.12 on
+        for xi, wi in zip(x_data, row_data):
+            total += xi * wi
+        self.data, self.grad = total, 0.0
+        self.x, self.row, self.x_data, self.row_data = x, row, x_data, row_data
+        if Value.tape is not None:
+            Value.tape.append(self)
+
+    @property
+    def _children(self): return self.x + self.row
+    @property
+    def _local_grads(self): return self.row_data + self.x_data  # d/dx = w, d/dw = x
 
 
 # == 3. Parameters =====================================================================
@@ -169,16 +191,9 @@ class Model:
 # replace it, gradients have a straight way back through any number of them.
 
 def linear(x, w):
-    """[n_in], [n_out][n_in] -> [n_out]: x dot each row of w, one node per output."""
+    """[n_in], [n_out][n_in] -> [n_out]: the dot product of x with each row of w."""
     x_data = [xi.data for xi in x]
-    out = []
-    for row in w:
-        row_data = [wi.data for wi in row]
-        total = 0.0  # a loop: sum() of floats rounds differently from Python 3.12 on
-        for xi, wi in zip(x_data, row_data):
-            total += xi * wi
-        out.append(Value(total, x + row, row_data + x_data))  # d/dx = w, d/dw = x
-    return out
+    return [Dot(x, row, x_data) for row in w]
 
 def logsumexp(logits):
     """[n] -> one Value, log(sum(exp(logits))), as a single node; its slope: softmax."""
@@ -189,8 +204,8 @@ def logsumexp(logits):
 
 def softmax(logits):
     """[n] -> [n]: scores to probabilities; none is below 0, together they make 1."""
-    log_total = logsumexp(logits)
-    return [(logit - log_total).exp() for logit in logits]  # e^a / e^b = e^(a - b)
+    minus_log_total = -logsumexp(logits)
+    return [(logit + minus_log_total).exp() for logit in logits]  # e^a / e^b = e^(a-b)
 
 def rmsnorm(x):
     """[n] -> [n]: x scaled to root mean square 1 (Zhang and Sennrich, 2019)."""
@@ -202,19 +217,19 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]: gather from the tokens so far (Vaswani et al., 2017)."""
     # The only place where tokens meet. Each asks with its query, is found by its key,
     # and hands over its value. keys and values: [time][n_embd], this token the last.
-    q = linear(x, wq)
-    keys.append(linear(x, wk))
-    values.append(linear(x, wv))
     # Where is the causal mask? Here: what is not in the lists yet cannot be seen. This
     # holds in training too, and as the lists hold Values, gradients flow through them.
+    keys.append(linear(x, wk))
+    values.append(linear(x, wv))
+    # Sums of head_dim products spread like sqrt(head_dim). Left so, softmax would pick
+    # one token outright and let hardly any gradient through to the others.
     head_dim = len(x) // n_head
+    scale = Value(1 / math.sqrt(head_dim))
+    q = [qi * scale for qi in linear(x, wq)]
     found = []
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        scores = linear(q[head], [key[head] for key in keys])  # [time]
-        # Sums of head_dim products spread like sqrt(head_dim). Left so, softmax would
-        # choose one token outright and let hardly any gradient through to the others.
-        weights = softmax([score * (1 / math.sqrt(head_dim)) for score in scores])
+        weights = softmax(linear(q[head], [key[head] for key in keys]))  # [time]
         columns = [list(column) for column in zip(*(value[head] for value in values))]
         found += linear(weights, columns)  # [time], [head_dim][time] -> [head_dim]
     return linear(found, wo)
@@ -260,13 +275,14 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Step t = 1, 2, ... of Adam (Kingma and Ba, 2014); leaves the gradients zeroed."""
     # m and v are running means of each gradient and its square. A gradient that keeps
     # its sign has m / sqrt(v) near 1 or -1, a full step; one that wavers, a small one.
+    rest1, rest2 = 1 - beta1, 1 - beta2
     correct1, correct2 = 1 - beta1 ** t, 1 - beta2 ** t  # m and v begin at 0, too small
     for i, p in enumerate(params):
-        m[i] = mean = beta1 * m[i] + (1 - beta1) * p.grad
-        v[i] = square = beta2 * v[i] + (1 - beta2) * p.grad * p.grad
-        step = (mean / correct1) / (math.sqrt(square / correct2) + eps_adam)
+        grad, p.grad = p.grad, 0.0
+        m[i] = mean = beta1 * m[i] + rest1 * grad
+        v[i] = square = beta2 * v[i] + rest2 * grad * grad
+        step = mean / correct1 / (math.sqrt(square / correct2) + eps_adam)
         p.data -= learning_rate * step
-        p.grad = 0.0
 
 
 # == 6. Training loop ==================================================================
@@ -547,8 +563,8 @@ def run(args):
           f"num params: {len(model.params)}", flush=True)
     too_long = sum(len(doc) >= args.block_size for doc in docs)
     if too_long and not args.load:
-        print(f"note: {too_long} of {len(docs)} documents are too long for --block-size",
-              f"{args.block_size}; only their beginning is used", file=sys.stderr)
+        print(f"note: {too_long} of {len(docs)} documents do not fit in --block-size",
+              f"{args.block_size}: only their beginning is used", file=sys.stderr)
     for p, p.data in zip(model.params, args.weights if args.load else ()):
         pass
     trouble = None if args.load else learn(model, docs, args)

@@ -1,0 +1,344 @@
+"""How fast, how large? The same GPT trained in four ways, side by side in one run.
+
+    python tests/benchmark.py [--quick] [--torch-python PATH] > tables.md
+
+Tables in Markdown go to standard output, progress to standard error. The ways take
+turns, a step each on the same document, so that a busy machine slows all of them alike,
+and they must agree on the loss, or there is no race. PyTorch has a process to itself:
+the objects that it brings would slow the garbage collector for the others, and so PyPy,
+which cannot import it, can still race against it.
+"""
+
+import argparse
+import contextlib
+import functools
+import gc
+import json
+import os
+import platform
+import random
+import signal
+import statistics
+import subprocess
+import sys
+import time
+
+try:
+    import tracemalloc
+except ImportError:  # PyPy has none
+    tracemalloc = None
+
+THIS = os.path.abspath(__file__)
+ROOT = os.path.dirname(os.path.dirname(THIS))
+sys.path[:0] = [ROOT, os.path.dirname(THIS)]
+
+import float_gpt  # noqa: E402
+import scalar_gpt  # noqa: E402
+
+import microgpt  # noqa: E402
+
+PYPY = sys.implementation.name == "pypy"
+N_HEAD, BLOCK_SIZE, NUM_SAMPLES = 4, 16, 20
+NOT_INSTALLED = "not installed"
+
+
+# == The same training step in four ways ===============================================
+
+def load(**settings):
+    """As the program starts: model, documents to train on and held out, generator."""
+    docs, rng = microgpt.load_docs(os.path.join(ROOT, "input.txt")), random.Random(42)
+    rng.shuffle(docs)
+    model = microgpt.Model(sorted(set("".join(docs))), rng, **settings)
+    return model, *microgpt.split_docs(docs), rng
+
+def tokenized(docs, model):
+    return [microgpt.tokenize(doc, model.chars, model.block_size) for doc in docs]
+
+def floats(model):
+    return {name: [[p.data for p in row] for row in rows]
+            for name, rows in model.state_dict.items()}
+
+def scalar_step(model):
+    weights = scalar_gpt.weights_from(floats(model))
+    m, v = [0.0] * len(model.params), [0.0] * len(model.params)
+    return lambda tokens, t: scalar_gpt.train_step(
+        tokens, weights, m, v, t, 0.01, N_HEAD, model.n_layer)
+
+def microgpt_step(model):
+    m, v = [0.0] * len(model.params), [0.0] * len(model.params)
+    def step(tokens, t):
+        loss = microgpt.backprop(model, tokens)
+        microgpt.adam(model.params, m, v, t, 0.01)
+        return loss
+    return step
+
+def float_step(model):
+    weights = floats(model)
+    adam = float_gpt.Adam(weights)
+    return lambda tokens, t: float_gpt.train_step(
+        tokens, weights, adam, 0.01, N_HEAD, model.n_layer)[0]
+
+WAYS = {"one node for every + and *": scalar_step, "microgpt.py": microgpt_step,
+        "floats, gradients derived by hand": float_step}
+TORCH = "PyTorch, CPU, float64, one thread"
+
+def timed(step, tokens, t):
+    start = time.perf_counter()
+    loss = step(tokens, t)
+    return loss, time.perf_counter() - start
+
+class TorchGPT:
+    """The model as tensors, a whole document at once."""
+
+    def __init__(self, weights):
+        import torch
+        torch.set_num_threads(1)
+        self.torch, self.F, self.n_layer = torch, torch.nn.functional, len(weights) // 6
+        self.w = {name: torch.tensor(rows, dtype=torch.float64, requires_grad=True)
+                  for name, rows in weights.items()}
+        self.adam = torch.optim.Adam(self.w.values(), betas=(0.85, 0.99), eps=1e-8)
+
+    def logits(self, tokens):  # [time] -> [time][vocab]
+        F, w = self.F, self.w
+        x = F.embedding(self.torch.tensor(tokens), w["wte"]) + w["wpe"][:len(tokens)]
+        size, n_embd = x.shape
+        x = F.rms_norm(x, [n_embd], eps=1e-5)
+        for i in range(self.n_layer):
+            normed = F.rms_norm(x, [n_embd], eps=1e-5)
+            q, k, v = (F.linear(normed, w[f"layer{i}.attn_w{name}"])
+                       .view(size, N_HEAD, -1).transpose(0, 1) for name in "qkv")
+            found = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+            found = found.transpose(0, 1).reshape(size, n_embd)
+            x = x + F.linear(found, w[f"layer{i}.attn_wo"])
+            normed = F.rms_norm(x, [n_embd], eps=1e-5)
+            hidden = F.relu(F.linear(normed, w[f"layer{i}.mlp_fc1"])).square()
+            x = x + F.linear(hidden, w[f"layer{i}.mlp_fc2"])
+        return F.linear(x, w["lm_head"])
+
+    def loss(self, tokens):
+        targets = self.torch.tensor(tokens[1:])
+        return self.F.cross_entropy(self.logits(tokens[:-1]), targets)
+
+    def step(self, tokens, t, learning_rate=0.01):
+        self.adam.param_groups[0]["lr"] = learning_rate
+        self.adam.zero_grad()
+        loss = self.loss(tokens)
+        loss.backward()
+        self.adam.step()
+        return loss.item()
+
+def torch_worker():
+    """Read the weights, then tokens and t, a line each; answer with loss, seconds."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end comes when stdin is closed
+    gpt = TorchGPT(json.loads(sys.stdin.readline()))
+    for line in sys.stdin:
+        print(json.dumps(timed(gpt.step, *json.loads(line))), flush=True)
+
+def torch_only(num_steps):
+    """Do and print what `python microgpt.py` does, in PyTorch."""
+    model, train_docs, held_out, rng = load()
+    gpt, bos = TorchGPT(floats(model)), len(model.chars)
+    train_docs, held_out = tokenized(train_docs, model), tokenized(held_out, model)
+    for step in range(num_steps):
+        tokens = train_docs[step % len(train_docs)]
+        loss = gpt.step(tokens, step + 1, 0.01 * (1 - step / num_steps))
+        print(f"step {step + 1:4d} / {num_steps} | loss {loss:.4f}", flush=True)
+    with gpt.torch.no_grad():
+        total = sum(gpt.loss(tokens).item() * (len(tokens) - 1) for tokens in held_out)
+        print(f"held-out loss: {total / sum(len(t) - 1 for t in held_out):.4f}")
+        for i in range(NUM_SAMPLES):
+            tokens = [bos]
+            while len(tokens) <= BLOCK_SIZE and tokens[1:][-1:] != [bos]:
+                probs = (gpt.logits(tokens)[-1] / 0.5).softmax(0)
+                tokens += rng.choices(range(bos + 1), probs.tolist())
+            text = "".join(model.chars[token] for token in tokens if token != bos)
+            print(f"sample {i + 1:2d}: {text}", flush=True)
+
+
+# == Tables ============================================================================
+
+def progress(text):
+    print(f"benchmark: {text}", file=sys.stderr, flush=True)
+
+def table(title, header, rows):
+    rows = [header.split(" | "), ["---"] * (header.count(" | ") + 1), *rows]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    print(f"\n{title}\n", *lines, sep="\n", flush=True)
+
+def spread(numbers):
+    """The median, and how far the numbers reach, as two columns."""
+    return [f"{statistics.median(numbers):,.2f}",
+            f"{min(numbers):,.2f} - {max(numbers):,.2f}"]
+
+def race(title, steps, docs, warm_up, rounds):
+    """Way -> seconds of each step. The program ends here if the losses differ."""
+    seconds = {name: [] for name in steps}
+    for t, tokens in enumerate(docs[:warm_up + rounds], 1):
+        if t % 20 == 1 or t == warm_up + 1:
+            progress(f"{title}: a step of each, round {t} of {warm_up + rounds}"
+                     + " (warm-up)" * (t <= warm_up))
+        losses = {}
+        for name, step in steps.items():
+            losses[name], duration = step(tokens, t)
+            seconds[name].append(duration)
+        expected = losses["microgpt.py"]
+        if t <= 10 and not all(abs(x - expected) < 1e-9 for x in losses.values()):
+            sys.exit(f"benchmark: error: the losses of step {t} differ: {losses}")
+    return {name: times[warm_up:] for name, times in seconds.items()}
+
+def peak_memory(step, short, longest):
+    """Bytes that one step needs at its peak, on top of what stood there before."""
+    tracemalloc.start()
+    step(short, 1)  # replaces every number of the model with one that is traced
+    gc.collect()
+    tracemalloc.reset_peak()
+    before, _ = tracemalloc.get_traced_memory()
+    step(longest, 2)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return peak - before
+
+def compare(n_embd, warm_up, rounds, with_memory, torch_python):
+    """All ways on one size of model: time, and the peak memory of a step."""
+    title = f"n_embd {n_embd}"
+    model, docs, _, _ = load(n_embd=n_embd)
+    docs = tokenized(docs, model)
+    steps = {name: functools.partial(timed, way(load(n_embd=n_embd)[0]))
+             for name, way in WAYS.items()}
+    worker = torch_python and subprocess.Popen(
+        [torch_python, THIS, "--torch-worker"], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, encoding="utf-8")
+    with worker or contextlib.nullcontext():
+        if worker:
+            print(json.dumps(floats(model)), file=worker.stdin, flush=True)
+            def torch_step(*args):
+                print(json.dumps(args), file=worker.stdin, flush=True)
+                return json.loads(worker.stdout.readline())
+            steps[TORCH] = torch_step
+        seconds = race(title, steps, docs, warm_up, rounds)
+    first, _, floor, *_ = map(statistics.median, seconds.values())
+    rows, peaks = [], []
+    for name, times in seconds.items():
+        mid = statistics.median(times)
+        rows.append([name, *spread([1000 * s for s in times]), f"{first / mid:.1f}",
+                     f"{mid / floor:.2f}"])
+        if name in WAYS and with_memory and tracemalloc:
+            progress(f"{title}: memory of a step, {name}")
+            peaks.append(peak_memory(WAYS[name](load(n_embd=n_embd)[0]),
+                                     min(docs, key=len), max(docs, key=len)))
+            rows[-1] += [f"{peaks[-1] / 1e6:,.2f}", f"{peaks[0] / peaks[-1]:.1f}"]
+        else:
+            rows[-1] += ["n/a" if name in WAYS and not tracemalloc else "-"] * 2
+    if not worker:
+        rows.append([TORCH, NOT_INSTALLED, *"-----"])
+    table(f"One training step, {title}, n_head {N_HEAD}, n_layer 1: "
+          f"{len(model.params):,} parameters, {rounds} steps each",
+          "implementation | ms, median | min - max | times faster than one node for "
+          "every + and * | multiple of floats by hand | peak memory, MB | "
+          "times smaller", rows)
+
+def memory_over_time(moments):
+    """Does anything pile up? All that is held after few steps, and after many."""
+    rows = []
+    if tracemalloc:
+        tracemalloc.start()
+        model, docs, _, _ = load(n_embd=8, block_size=8)
+        for t, _ in enumerate(microgpt.train(model, docs, moments[-1]), 1):
+            if t % 400 == 1:
+                progress(f"memory over time: step {t} of {moments[-1]}")
+            if t in moments:
+                gc.collect()
+                held, _ = tracemalloc.get_traced_memory()
+                rows.append([f"{t:,}", f"{held:,}", f"{len(gc.get_objects()):,}"])
+        tracemalloc.stop()
+    table("Memory held while microgpt.py trains, n_embd 8, block_size 8",
+          "after step | bytes | objects known to the garbage collector",
+          rows or [[f"{t:,}", "n/a", "n/a"] for t in moments])
+
+def scaling(sizes, warm_up, rounds):
+    """microgpt.py alone on random letters, with one size varied at a time."""
+    rng, rows = random.Random(0), []
+    for name, values in sizes.items():
+        for value in values:
+            progress(f"scaling: {name} {value}")
+            length = value if name == "tokens" else BLOCK_SIZE
+            size = {} if name == "tokens" else {name: value}
+            model = load(block_size=length, **size)[0]
+            step, bos = microgpt_step(model), len(model.chars)
+            docs = [[bos, *rng.choices(range(bos), k=length)]
+                    for _ in range(warm_up + rounds)]
+            seconds = [timed(step, tokens, t)[1] for t, tokens in enumerate(docs, 1)]
+            mid, work = statistics.median(seconds[warm_up:]), len(model.params) * length
+            attention = model.n_layer * model.n_embd * length**2
+            rows.append([f"{name} {value}", f"{len(model.params):,}", f"{length}",
+                         f"{work:,}", f"{attention:,}", f"{1000 * mid:,.1f}",
+                         f"{1e9 * mid / work:.0f}"])
+    table("One step of microgpt.py by size (otherwise n_embd 16, n_layer 1, 16 tokens)",
+          "varied | parameters | tokens | parameters x tokens | attention: n_layer x "
+          "n_embd x tokens^2 | ms, median | ns per parameter x token", rows)
+
+def whole_command(num_steps, rounds, torch_python):
+    """From start to exit, in turns; equal held-out losses show equal work."""
+    script = os.path.join(ROOT, "microgpt.py")
+    commands = {"python microgpt.py": [sys.executable, script]}
+    if torch_python:
+        commands["the same in PyTorch"] = [torch_python, THIS, "--torch-only"]
+    seconds, losses = {name: [] for name in commands}, {}
+    for i in range(rounds):
+        for name, command in commands.items():
+            progress(f"whole command, {i + 1} of {rounds}: {name}")
+            start = time.perf_counter()
+            run = subprocess.run([*command, "--num-steps", str(num_steps)], check=True,
+                                 stdout=subprocess.PIPE, encoding="utf-8")
+            seconds[name].append(time.perf_counter() - start)
+            losses[name] = run.stdout.partition("held-out loss: ")[2].split()[0]
+    rows = [[name, *spread(times), losses[name]] for name, times in seconds.items()]
+    if not torch_python:
+        rows.append(["the same in PyTorch", NOT_INSTALLED, *"--"])
+    table(f"From start to exit, imports included: {num_steps} steps, held-out loss, "
+          f"{NUM_SAMPLES} samples",
+          "command | seconds, median | min - max | held-out loss", rows)
+
+def describe_machine(torch_version):
+    cpu = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        cpu = next((line.split(": ")[1].strip() for line in file
+                    if line.startswith("model name")), cpu)
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    if PYPY:
+        python += " (PyPy {}.{}.{})".format(*sys.pypy_version_info)
+    print(f"- machine: {cpu}, {os.cpu_count()} cores",
+          f"- system: {platform.platform()}", f"- Python: {python}",
+          f"- PyTorch: {torch_version or NOT_INSTALLED}", sep="\n", flush=True)
+
+def main():
+    parser = argparse.ArgumentParser(description="Measure microgpt.py beside others.")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="fewer repetitions and sizes")
+    add("--torch-python", metavar="PATH", default=sys.executable,
+        help="the Python to run the PyTorch side with (default: the same)")
+    add("--torch-worker", action="store_true", help=argparse.SUPPRESS)
+    add("--torch-only", action="store_true", help="only train and sample in PyTorch")
+    add("--num-steps", type=int, default=1000, help="for --torch-only (default: 1000)")
+    args = parser.parse_args()
+    if args.torch_worker or args.torch_only:
+        return torch_worker() if args.torch_worker else torch_only(args.num_steps)
+    progress("looking for PyTorch")
+    try:
+        version = subprocess.run(
+            [args.torch_python, "-c", "import torch; print(torch.__version__)"],
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8").stdout
+    except OSError as error:
+        parser.error(f"cannot run {args.torch_python}: {error.strerror}")
+    torch_python, quick = version and args.torch_python, args.quick
+    describe_machine(version.strip())
+    compare(16, 300 if PYPY else 5, 10 if quick else 40, True, torch_python)
+    compare(64, 5 if PYPY else 1, 1 if quick else 3, not quick, torch_python)
+    memory_over_time([50, 200] if quick else [200, 2000])
+    end = -1 if quick else None
+    scaling({"n_embd": [16, 32, 64, 128][:end], "n_layer": [1, 2, 4][:end],
+             "tokens": [4, 16, 64, 256][:end]}, 30 if PYPY else 1, 3 if quick else 7)
+    whole_command(200 if quick else 1000, 1 if quick else 3, torch_python)
+
+if __name__ == "__main__":
+    main()
