@@ -53,8 +53,8 @@ def tokenize(doc, chars, block_size):
 # nodes that use the child.
 #
 # A node may have any number of children: a dot product of n pairs is one node with 2n
-# children, where n products and n - 1 sums would be 2n - 1 nodes with two each. This
-# and the tape below make the file about 30 times faster than single + and * would be.
+# children, where n products and n - 1 sums would be 2n - 1 nodes with two each. Most
+# of the time would go into those nodes, which tests/benchmark.py measures.
 
 class Value:
     """One number, its gradient, its children and the local derivative towards each."""
@@ -132,8 +132,8 @@ class Value:
 
 class Dot(Value):
     """The dot product of x and row, two lists of n Values: one node, 2n children."""
-    # All rows of a matrix share x, and all tokens share row. So a Dot refers to both and
-    # joins them only when asked: copies would make the graph half as large again.
+    # The rows of a matrix share x, and all tokens share row. So a Dot refers to them
+    # and joins them when asked: copies would make the graph half as large again.
     __slots__ = ("x", "row", "x_data", "row_data")
 
     def __init__(self, x, row, x_data):
@@ -309,14 +309,19 @@ def backprop(model, tokens):
             gc.enable()
     return loss.data
 
+def check_loss(model, loss, step):
+    """Raise FloatingPointError if the loss shows that training has diverged."""
+    # Nobody who only guesses pays a thousand times the price of guessing.
+    if not loss < 1000 * math.log(len(model.chars) + 1):  # nan is not less, either
+        raise FloatingPointError(f"diverged at step {step}")
+
 def train(model, docs, num_steps=1000, learning_rate=0.01):
-    """Yield the loss of each step; raise FloatingPointError when training diverges."""
+    """Yield the loss of each step; FloatingPointError when training diverges."""
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         doc = docs[step % len(docs)]
         loss = backprop(model, tokenize(doc, model.chars, model.block_size))
-        if not loss < 1000 * math.log(len(model.chars) + 1):  # nan is not less, either
-            raise FloatingPointError(f"diverged at step {step + 1}")
+        check_loss(model, loss, step + 1)
         # Long strides first, then ever shorter ones, so that it can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
         yield loss
@@ -419,6 +424,8 @@ def parse_args(argv):
     add("--save", metavar="FILE", help="write the trained model and its data as JSON")
     add("--load", metavar="FILE", help="train nothing, sample from a model so written")
     given = vars(parser.parse_args(argv))
+    for name in (name for name, value in given.items() if value == []):
+        fail(f"argument --{name.replace('_', '-')}: '--' is no value")  # argparse's slip
     settings = {name: default for name, _, _, default, _ in FLAGS}
     settings.update(file=None, prompt="", save=None, load=None)
     if "load" in given:
@@ -441,13 +448,15 @@ def read(reader, path, what):
         return reader(path)
     except OSError as error:
         fail(f"cannot read {path}: {error.strerror}; give {what}")
-    except (ArithmeticError, LookupError, RecursionError, TypeError, ValueError) as err:
-        fail(f"{path} is not {what}: {err}")
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+            ValueError) as error:
+        fail(f"{path} is not {what}: {error}")
 
 def read_data(path):
     """The documents of FILE, or else of input.txt beside this script, or else here."""
     beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "input.txt")
-    path = path or (beside if os.path.isfile(beside) else "input.txt")
+    if path is None:
+        path = beside if os.path.isfile(beside) else "input.txt"
     docs = read(load_docs, path, "a FILE of UTF-8 text, one document a line")
     if not docs or any("\0" in doc for doc in docs):
         fail(f"{path} is {'binary' if docs else 'empty'}; give a FILE of UTF-8 text")
@@ -481,8 +490,8 @@ def load(path):
     names = ("n_embd", "n_layer", "n_head", "block_size", "seed")
     settings = {name: settings[name] for name in names}
     n_embd, n_layer, n_head, block_size, _ = settings.values()
-    integers = all(type(number) is int for number in settings.values())
-    if not integers or n_head < 1 or n_embd % n_head:
+    if any(type(number) is not int for number in settings.values()) or (
+            min(n_embd, n_layer, n_head, block_size) < 1 or n_embd % n_head):
         raise ValueError("its settings make no sense")
     chars = sorted(set("".join(docs)))
     if type(docs) is not list or not docs or saved["chars"] != chars:
@@ -521,9 +530,9 @@ def run_training(model, docs, args):
         signal.signal(signal.SIGINT, before)
         if terminal:
             print()
-    if not all(math.isfinite(p.data) for p in model.params):
-        raise FloatingPointError(f"diverged at step {len(losses)}")
-    return losses, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    check_loss(model, mean_loss(model, docs[:1]), len(losses))  # after the last update
+    return losses, seconds
 
 def learn(model, docs, args):
     """Train, save and measure; return what went wrong in saving, or None."""
@@ -549,7 +558,7 @@ def run(args):
     # A loaded model takes the same way as a new one, so that the same random numbers
     # are used up before samples are drawn; only then do its weights take their places.
     docs = args.docs if args.load else read_data(args.file)
-    known = set(read_data(args.file) if args.load and args.file else docs)
+    known = set(docs if args.file is None or not args.load else read_data(args.file))
     rng = random.Random(args.seed)
     rng.shuffle(docs)
     chars = sorted(set("".join(docs)))
@@ -565,8 +574,8 @@ def run(args):
     if too_long and not args.load:
         print(f"note: {too_long} of {len(docs)} documents do not fit in --block-size",
               f"{args.block_size}: only their beginning is used", file=sys.stderr)
-    for p, p.data in zip(model.params, args.weights if args.load else ()):
-        pass
+    for p, weight in zip(model.params, args.weights if args.load else ()):
+        p.data = weight
     trouble = None if args.load else learn(model, docs, args)
     print("\n--- inference ---", flush=True)
     for i in range(1, args.num_samples + 1):
@@ -577,7 +586,8 @@ def run(args):
 
 def main(argv=None):
     """Run the command line. Known errors become one line; a traceback is our bug."""
-    sys.stdout = sys.stdout or open(os.devnull, "w")  # None, where it was closed
+    for name in ("stdout", "stderr"):  # None where it was closed
+        setattr(sys, name, getattr(sys, name) or open(os.devnull, "w"))
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:

@@ -3,9 +3,10 @@
     python tests/benchmark.py [--quick] [--torch-python PATH] > tables.md
 
 Tables in Markdown go to standard output, progress to standard error. The ways take
-turns, a step each on the same document, so that a busy machine slows all of them alike,
-and they must agree on the loss, or there is no race. PyTorch has a process to itself:
-the objects that it brings would slow the garbage collector for the others, and so PyPy,
+turns at a few steps, each on the same documents, so that a busy machine slows all of
+them alike; a single step a turn would find the processor's caches full of others' data.
+They must agree on the loss, or there is no race. PyTorch has a process to itself: the
+objects that it brings would slow the garbage collector for the others, and so PyPy,
 which cannot import it, can still race against it.
 """
 
@@ -34,6 +35,7 @@ sys.path[:0] = [ROOT, os.path.dirname(THIS)]
 
 import float_gpt  # noqa: E402
 import scalar_gpt  # noqa: E402
+from helpers import floats  # noqa: E402
 
 import microgpt  # noqa: E402
 
@@ -54,11 +56,15 @@ def load(**settings):
 def tokenized(docs, model):
     return [microgpt.tokenize(doc, model.chars, model.block_size) for doc in docs]
 
-def floats(model):
-    return {name: [[p.data for p in row] for row in rows]
-            for name, rows in model.state_dict.items()}
-
 def scalar_step(model):
+    """A graph of single operations, each freed before the next is built."""
+    weights = scalar_gpt.weights_from(floats(model))
+    m, v = [0.0] * len(model.params), [0.0] * len(model.params)
+    return lambda tokens, t: scalar_gpt.train_step(
+        tokens, weights, m, v, t, 0.01, N_HEAD, model.n_layer).data
+
+def scalar_script_step(model):
+    """The same as scripts have it: `loss` holds a graph until the next one is whole."""
     weights = scalar_gpt.weights_from(floats(model))
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     return lambda tokens, t: scalar_gpt.train_step(
@@ -78,7 +84,9 @@ def float_step(model):
     return lambda tokens, t: float_gpt.train_step(
         tokens, weights, adam, 0.01, N_HEAD, model.n_layer)[0]
 
-WAYS = {"one node for every + and *": scalar_step, "microgpt.py": microgpt_step,
+WAYS = {"one node for every + and *": scalar_script_step,
+        "the same, each graph freed first": scalar_step,
+        "microgpt.py": microgpt_step,
         "floats, gradients derived by hand": float_step}
 TORCH = "PyTorch, CPU, float64, one thread"
 
@@ -87,72 +95,48 @@ def timed(step, tokens, t):
     loss = step(tokens, t)
     return loss, time.perf_counter() - start
 
-class TorchGPT:
-    """The model as tensors, a whole document at once."""
-
-    def __init__(self, weights):
-        import torch
-        torch.set_num_threads(1)
-        self.torch, self.F, self.n_layer = torch, torch.nn.functional, len(weights) // 6
-        self.w = {name: torch.tensor(rows, dtype=torch.float64, requires_grad=True)
-                  for name, rows in weights.items()}
-        self.adam = torch.optim.Adam(self.w.values(), betas=(0.85, 0.99), eps=1e-8)
-
-    def logits(self, tokens):  # [time] -> [time][vocab]
-        F, w = self.F, self.w
-        x = F.embedding(self.torch.tensor(tokens), w["wte"]) + w["wpe"][:len(tokens)]
-        size, n_embd = x.shape
-        x = F.rms_norm(x, [n_embd], eps=1e-5)
-        for i in range(self.n_layer):
-            normed = F.rms_norm(x, [n_embd], eps=1e-5)
-            q, k, v = (F.linear(normed, w[f"layer{i}.attn_w{name}"])
-                       .view(size, N_HEAD, -1).transpose(0, 1) for name in "qkv")
-            found = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            found = found.transpose(0, 1).reshape(size, n_embd)
-            x = x + F.linear(found, w[f"layer{i}.attn_wo"])
-            normed = F.rms_norm(x, [n_embd], eps=1e-5)
-            hidden = F.relu(F.linear(normed, w[f"layer{i}.mlp_fc1"])).square()
-            x = x + F.linear(hidden, w[f"layer{i}.mlp_fc2"])
-        return F.linear(x, w["lm_head"])
-
-    def loss(self, tokens):
-        targets = self.torch.tensor(tokens[1:])
-        return self.F.cross_entropy(self.logits(tokens[:-1]), targets)
-
-    def step(self, tokens, t, learning_rate=0.01):
-        self.adam.param_groups[0]["lr"] = learning_rate
-        self.adam.zero_grad()
-        loss = self.loss(tokens)
-        loss.backward()
-        self.adam.step()
-        return loss.item()
+def torch_parts(weights):
+    """step and log_probs in PyTorch, for a process that can import it."""
+    import torch
+    import torch_gpt
+    torch.set_num_threads(1)
+    params = torch_gpt.parameters(weights)
+    adam, n_layer = torch_gpt.optimizer(params, 0.01), len(weights) // 6
+    def step(tokens, t, rate=0.01):
+        return torch_gpt.train_step(params, adam, tokens, rate, N_HEAD, n_layer)
+    @torch.no_grad()
+    def log_probs(tokens, temperature=1):
+        logits = torch_gpt.logits(params, tokens, N_HEAD, n_layer)
+        return (logits / temperature).log_softmax(-1)
+    return step, log_probs
 
 def torch_worker():
     """Read the weights, then tokens and t, a line each; answer with loss, seconds."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end comes when stdin is closed
-    gpt = TorchGPT(json.loads(sys.stdin.readline()))
+    step, _ = torch_parts(json.loads(sys.stdin.readline()))
     for line in sys.stdin:
-        print(json.dumps(timed(gpt.step, *json.loads(line))), flush=True)
+        print(json.dumps(timed(step, *json.loads(line))), flush=True)
 
 def torch_only(num_steps):
     """Do and print what `python microgpt.py` does, in PyTorch."""
     model, train_docs, held_out, rng = load()
-    gpt, bos = TorchGPT(floats(model)), len(model.chars)
     train_docs, held_out = tokenized(train_docs, model), tokenized(held_out, model)
-    for step in range(num_steps):
-        tokens = train_docs[step % len(train_docs)]
-        loss = gpt.step(tokens, step + 1, 0.01 * (1 - step / num_steps))
-        print(f"step {step + 1:4d} / {num_steps} | loss {loss:.4f}", flush=True)
-    with gpt.torch.no_grad():
-        total = sum(gpt.loss(tokens).item() * (len(tokens) - 1) for tokens in held_out)
-        print(f"held-out loss: {total / sum(len(t) - 1 for t in held_out):.4f}")
-        for i in range(NUM_SAMPLES):
-            tokens = [bos]
-            while len(tokens) <= BLOCK_SIZE and tokens[1:][-1:] != [bos]:
-                probs = (gpt.logits(tokens)[-1] / 0.5).softmax(0)
-                tokens += rng.choices(range(bos + 1), probs.tolist())
-            text = "".join(model.chars[token] for token in tokens if token != bos)
-            print(f"sample {i + 1:2d}: {text}", flush=True)
+    (step, log_probs), bos = torch_parts(floats(model)), len(model.chars)
+    for t in range(num_steps):
+        loss = step(train_docs[t % len(train_docs)], t, 0.01 * (1 - t / num_steps))
+        print(f"step {t + 1:4d} / {num_steps} | loss {loss:.4f}", flush=True)
+    losses = []
+    for tokens in held_out:
+        found = log_probs(tokens[:-1])
+        losses += (-found[range(len(found)), tokens[1:]]).tolist()
+    print(f"held-out loss: {statistics.fmean(losses):.4f}")
+    for i in range(1, NUM_SAMPLES + 1):
+        tokens = [bos]
+        while len(tokens) <= BLOCK_SIZE and tokens[1:][-1:] != [bos]:
+            probs = log_probs(tokens, 0.5)[-1].exp()
+            tokens += rng.choices(range(bos + 1), probs.tolist())
+        text = "".join(model.chars[token] for token in tokens if token != bos)
+        print(f"sample {i:2d}: {text}", flush=True)
 
 
 # == Tables ============================================================================
@@ -170,20 +154,23 @@ def spread(numbers):
     return [f"{statistics.median(numbers):,.2f}",
             f"{min(numbers):,.2f} - {max(numbers):,.2f}"]
 
-def race(title, steps, docs, warm_up, rounds):
+def race(title, steps, docs, warm_up, rounds, turn):
     """Way -> seconds of each step. The program ends here if the losses differ."""
-    seconds = {name: [] for name in steps}
-    for t, tokens in enumerate(docs[:warm_up + rounds], 1):
-        if t % 20 == 1 or t == warm_up + 1:
-            progress(f"{title}: a step of each, round {t} of {warm_up + rounds}"
-                     + " (warm-up)" * (t <= warm_up))
-        losses = {}
+    end = warm_up + rounds
+    seconds, losses = {name: [] for name in steps}, {name: [] for name in steps}
+    for start in range(0, end, turn):
+        if start % 20 < turn:
+            progress(f"{title}: {turn} steps of each in turn, {start} of {end} done")
         for name, step in steps.items():
-            losses[name], duration = step(tokens, t)
-            seconds[name].append(duration)
-        expected = losses["microgpt.py"]
-        if t <= 10 and not all(abs(x - expected) < 1e-9 for x in losses.values()):
-            sys.exit(f"benchmark: error: the losses of step {t} differ: {losses}")
+            for t in range(start, min(start + turn, end)):
+                loss, duration = step(docs[t], t + 1)
+                losses[name].append(getattr(loss, "data", loss))
+                seconds[name].append(duration)
+            del loss
+        for t, expected in enumerate(losses["microgpt.py"][:10]):
+            found = {name: losses[name][t] for name in steps}
+            if not all(abs(loss - expected) < 1e-9 for loss in found.values()):
+                sys.exit(f"benchmark: error: losses differ at step {t + 1}: {found}")
     return {name: times[warm_up:] for name, times in seconds.items()}
 
 def peak_memory(step, short, longest):
@@ -198,7 +185,7 @@ def peak_memory(step, short, longest):
     tracemalloc.stop()
     return peak - before
 
-def compare(n_embd, warm_up, rounds, with_memory, torch_python):
+def compare(n_embd, warm_up, rounds, turn, with_memory, torch_python):
     """All ways on one size of model: time, and the peak memory of a step."""
     title = f"n_embd {n_embd}"
     model, docs, _, _ = load(n_embd=n_embd)
@@ -211,12 +198,12 @@ def compare(n_embd, warm_up, rounds, with_memory, torch_python):
     with worker or contextlib.nullcontext():
         if worker:
             print(json.dumps(floats(model)), file=worker.stdin, flush=True)
-            def torch_step(*args):
+            def ask(*args):
                 print(json.dumps(args), file=worker.stdin, flush=True)
                 return json.loads(worker.stdout.readline())
-            steps[TORCH] = torch_step
-        seconds = race(title, steps, docs, warm_up, rounds)
-    first, _, floor, *_ = map(statistics.median, seconds.values())
+            steps[TORCH] = ask
+        seconds = race(title, steps, docs, warm_up, rounds, turn)
+    first, _, _, floor, *_ = map(statistics.median, seconds.values())
     rows, peaks = [], []
     for name, times in seconds.items():
         mid = statistics.median(times)
@@ -232,7 +219,7 @@ def compare(n_embd, warm_up, rounds, with_memory, torch_python):
     if not worker:
         rows.append([TORCH, NOT_INSTALLED, *"-----"])
     table(f"One training step, {title}, n_head {N_HEAD}, n_layer 1: "
-          f"{len(model.params):,} parameters, {rounds} steps each",
+          f"{len(model.params):,} parameters, timed steps: {rounds}",
           "implementation | ms, median | min - max | times faster than one node for "
           "every + and * | multiple of floats by hand | peak memory, MB | "
           "times smaller", rows)
@@ -242,7 +229,7 @@ def memory_over_time(moments):
     rows = []
     if tracemalloc:
         tracemalloc.start()
-        model, docs, _, _ = load(n_embd=8, block_size=8)
+        model, docs, _, _ = load(n_embd=4, block_size=4)
         for t, _ in enumerate(microgpt.train(model, docs, moments[-1]), 1):
             if t % 400 == 1:
                 progress(f"memory over time: step {t} of {moments[-1]}")
@@ -251,28 +238,31 @@ def memory_over_time(moments):
                 held, _ = tracemalloc.get_traced_memory()
                 rows.append([f"{t:,}", f"{held:,}", f"{len(gc.get_objects()):,}"])
         tracemalloc.stop()
-    table("Memory held while microgpt.py trains, n_embd 8, block_size 8",
+    table("Memory held while microgpt.py trains, n_embd 4, block_size 4",
           "after step | bytes | objects known to the garbage collector",
           rows or [[f"{t:,}", "n/a", "n/a"] for t in moments])
 
 def scaling(sizes, warm_up, rounds):
-    """microgpt.py alone on random letters, with one size varied at a time."""
-    rng, rows = random.Random(0), []
+    """microgpt.py alone on random letters, with one size varied at a time, in turns."""
+    rng, runs = random.Random(0), []
     for name, values in sizes.items():
         for value in values:
-            progress(f"scaling: {name} {value}")
             length = value if name == "tokens" else BLOCK_SIZE
             size = {} if name == "tokens" else {name: value}
             model = load(block_size=length, **size)[0]
-            step, bos = microgpt_step(model), len(model.chars)
-            docs = [[bos, *rng.choices(range(bos), k=length)]
-                    for _ in range(warm_up + rounds)]
-            seconds = [timed(step, tokens, t)[1] for t, tokens in enumerate(docs, 1)]
-            mid, work = statistics.median(seconds[warm_up:]), len(model.params) * length
-            attention = model.n_layer * model.n_embd * length**2
-            rows.append([f"{name} {value}", f"{len(model.params):,}", f"{length}",
-                         f"{work:,}", f"{attention:,}", f"{1000 * mid:,.1f}",
-                         f"{1e9 * mid / work:.0f}"])
+            runs.append((f"{name} {value}", model, microgpt_step(model), []))
+    for t in range(1, warm_up + rounds + 1):
+        progress(f"scaling: a step of each size, round {t} of {warm_up + rounds}")
+        for _, model, step, seconds in runs:
+            tokens = rng.choices(range(len(model.chars)), k=model.block_size + 1)
+            seconds.append(timed(step, tokens, t)[1])
+    rows = []
+    for name, model, _, seconds in runs:
+        params, length = len(model.params), model.block_size
+        mid = statistics.median(seconds[warm_up:])
+        rows.append([name, f"{params:,}", f"{length}", f"{params * length:,}",
+                     f"{model.n_layer * model.n_embd * length**2:,}",
+                     f"{1e3 * mid:,.1f}", f"{1e9 * mid / params / length:.0f}"])
     table("One step of microgpt.py by size (otherwise n_embd 16, n_layer 1, 16 tokens)",
           "varied | parameters | tokens | parameters x tokens | attention: n_layer x "
           "n_embd x tokens^2 | ms, median | ns per parameter x token", rows)
@@ -332,8 +322,8 @@ def main():
         parser.error(f"cannot run {args.torch_python}: {error.strerror}")
     torch_python, quick = version and args.torch_python, args.quick
     describe_machine(version.strip())
-    compare(16, 300 if PYPY else 5, 10 if quick else 40, True, torch_python)
-    compare(64, 5 if PYPY else 1, 1 if quick else 3, not quick, torch_python)
+    compare(16, 300 if PYPY else 5, 10 if quick else 40, 5, True, torch_python)
+    compare(64, 5 if PYPY else 1, 1 if quick else 3, 2, not quick, torch_python)
     memory_over_time([50, 200] if quick else [200, 2000])
     end = -1 if quick else None
     scaling({"n_embd": [16, 32, 64, 128][:end], "n_layer": [1, 2, 4][:end],

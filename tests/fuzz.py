@@ -256,7 +256,7 @@ def run_case(seed, number, model):
     """Draw a case, run and judge it -> (exit status, what is wrong or None)."""
     rng = random.Random(f"{seed}, {number}")
     Path("folder").mkdir(exist_ok=True)
-    Path("names.txt").write_bytes(any_data(rng) if rng.random() < 0.6 else b"ab\nb\n")
+    Path("names.txt").write_bytes(any_data(rng) if rng.random() < 0.4 else b"ab\nb\n")
     Path("model.json").write_bytes(any_model(rng, model))
     args, encoding = any_args(rng), rng.choice(["utf-8", "ascii", "cp1252"])
     outside = number % 200 == 0 and all(map(passes_on, args))

@@ -129,7 +129,10 @@ def document_loss(tokens, w, n_head, n_layer):
 
 
 def train_step(tokens, weights, m, v, step, learning_rate, n_head, n_layer):
-    """Step 1, 2, ... on one document, with Adam; m and v: a float per parameter."""
+    """Step 1, 2, ... on one document, with Adam; m and v: a float per parameter.
+
+    Returns the loss as a Value, and with it the graph, as in a script's training loop.
+    """
     loss = document_loss(tokens, weights, n_head, n_layer)
     loss.backward()
     for i, p in enumerate(p for w in weights.values() for row in w for p in row):
@@ -138,4 +141,4 @@ def train_step(tokens, weights, m, v, step, learning_rate, n_head, n_layer):
         m_hat, v_hat = m[i] / (1 - 0.85**step), v[i] / (1 - 0.99**step)
         p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + 1e-8)
         p.grad = 0.0
-    return loss.data
+    return loss

@@ -1,0 +1,90 @@
+"""9. Golden numbers: what a faithful port must print, the same on every Python.
+
+Tolerance: 1e-9 in nats for losses (on the Pythons tested so far they agree to the last
+bit), none for samples. The README prints the same numbers for whoever ports the file.
+"""
+
+import math
+
+import pytest
+from conftest import run
+
+DEFAULT = {
+    "losses": [
+        3.1315545052412617,
+        3.3636081771604993,
+        3.322693544719532,
+        3.468860580211741,
+        3.3763943143660176,
+        3.1784136310665603,
+        2.9345649031869994,
+        3.2329668235347704,
+        3.118100617303842,
+        2.7269849612897756,
+    ],
+    "held-out": 2.37131655477137,
+    "samples": """
+        derian bake lonis narele almas dana mara arin jeran chana
+        nena tarian aman aren arca boris celle aide a nan
+    """.split(),
+}
+TWO_LAYERS = {  # --n-layer 2 --num-steps 100
+    "losses": [
+        3.1257328001158533,
+        3.345957381608267,
+        3.3168684737996923,
+        3.4802498716619183,
+        3.3610944207971665,
+        3.1806397001448232,
+        2.8602244572132003,
+        3.24564524347002,
+        3.083593363690604,
+        2.6133818871611743,
+    ],
+    "held-out": 2.5706844565374363,
+    "samples": """
+        aanra okara yarra maeta tincae gahsa ceila alka geti lania
+        ealla ianlle galan laamh oara leaurana nkan domanlan fanda dauiei
+    """.split(),
+}
+RUNS = [("default_run", DEFAULT), ("two_layer_run", TWO_LAYERS)]
+
+
+@pytest.mark.parametrize("name, golden", RUNS)
+def test_the_first_ten_losses(name, golden, request):
+    losses = request.getfixturevalue(name).losses[:10]
+    assert losses == pytest.approx(golden["losses"], rel=0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name, golden", RUNS)
+def test_the_held_out_loss(name, golden, request):
+    result = request.getfixturevalue(name)
+    assert result.held_out_loss == pytest.approx(golden["held-out"], rel=0, abs=1e-9)
+
+
+def test_the_command_prints_these_numbers(default_run):
+    printed = default_run.printed.split("\n")
+    for step, loss in enumerate(DEFAULT["losses"], 1):
+        assert f"step {step:4} / 1000 | loss {loss:.4f}" in printed
+    assert f"held-out loss: {DEFAULT['held-out']:.4f} " in default_run.printed
+    assert "mean loss last 50 steps: 2.3613" in printed
+
+
+@pytest.mark.parametrize("name, golden", RUNS)
+def test_the_twenty_samples(name, golden, request):
+    assert request.getfixturevalue(name).samples == golden["samples"]
+
+
+def test_the_held_out_loss_is_measured_on_200_documents(default_run):
+    assert len(default_run.held_out) == 200
+    assert len(default_run.docs) == 24969
+
+
+def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+    one, two = run(num_steps=3), run(num_steps=3)
+    assert (one.losses, one.samples) == (two.losses, two.samples)
+    assert run(num_steps=3, seed=43).losses != one.losses
+
+
+def test_the_untrained_model_is_about_as_good_as_guessing(default_run):
+    assert default_run.losses[0] == pytest.approx(math.log(27), abs=0.3)
