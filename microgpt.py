@@ -1,15 +1,15 @@
 """microgpt: a whole GPT, from raw text to invented names, in one file of plain Python.
 
-    python microgpt.py            learns from input.txt, then prints twenty new names
-    from microgpt import Value    takes the parts to play with; importing runs nothing
+- `python microgpt.py` learns from input.txt, then prints twenty new names.
+- `from microgpt import Value` takes the parts to play with; importing runs nothing.
 
 What travels through the file, by example (the default model, the name 'ana'):
 
-    tokens   [26, 0, 13, 0, 26]   the name as ids; 26 is BOS, the mark at both ends
-    x        [16]                 one token's vector of Values on its way up the model
-    w        [64][16]             a weight matrix [n_out][n_in], one row per output
-    keys     [1][4][16]           [layer][time][channel], longer by one with each token
-    logits   [27]                 a score for every token that could come next
+- `tokens` [26, 0, 13, 0, 26]: the name as ids; 26 is BOS, the mark at both ends
+- `x` [16]: one token's vector of Values, on its way up the model
+- `w` [64][16]: a weight matrix [n_out][n_in], one row per output
+- `keys` [1][4][16]: [layer][time][channel], one longer with each token read
+- `logits` [27]: a score for every token that could come next
 """
 
 import gc
@@ -18,11 +18,12 @@ import random
 import sys
 
 
-# == 1. Data and tokens ================================================================
+# 1. Data and tokens
+# --------------------------------------------------------------------------------------
 # A language model needs no labels. The text is its own answer sheet: each character is
 # the right answer to "what comes after the ones before it?". The text here is a list of
 # documents, one a line, each a name. A network computes with numbers, so each distinct
-# character gets an id, and one id more, BOS ("beginning of sequence"), stands at both
+# character gets an id, and one more id, BOS ("beginning of sequence"), stands at both
 # ends: as the first input it asks how names begin, as the last target it says to stop.
 
 def load_docs(path):
@@ -34,7 +35,7 @@ def load_docs(path):
 def split_docs(docs):
     """Shuffled documents -> (those to train on, up to 200 others to test on)."""
     # The last tenth is never trained on: has the model learnt how names are made, or
-    # only the names? A document that stands in both parts would blur the answer.
+    # only the names? A document that is in both parts would blur the answer.
     num_train = len(docs) - len(docs) // 10
     seen = set(docs[:num_train])
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
@@ -45,12 +46,13 @@ def tokenize(doc, chars, block_size):
     return [bos, *map(chars.index, doc[:block_size]), bos][:block_size + 1]
 
 
-# == 2. Autograd =======================================================================
-# Learning asks of every parameter: if it grew a little, how much would the loss grow?
-# That number is its gradient. A `Value` remembers which Values it was computed from,
-# its children, and its slope towards each. So the chain rule can walk from the loss
-# back to the parameters: `dloss/dchild = sum of dloss/dnode * dnode/dchild` over all
-# nodes that use the child.
+# 2. Autograd
+# --------------------------------------------------------------------------------------
+# Learning asks of every parameter: if it grew a little, how many times as much would
+# the loss grow? That is its gradient, `dloss/dp`. A `Value` remembers its children, the
+# Values it was computed from, and the local derivative towards each. So the chain rule
+# can walk from the loss back to the leaves, the numbers that were not computed:
+# `dloss/dchild = sum of dloss/dnode * dnode/dchild` over all nodes that use the child.
 #
 # A node may have any number of children: a dot product of n pairs is one node with 2n
 # children, where n products and n - 1 sums would be 2n - 1 nodes with two each. Most
@@ -101,22 +103,22 @@ class Value:
     __radd__, __rmul__ = __add__, __mul__
 
     def backward(self, tape=None):
-        """Add dself/dleaf to the grad of each leaf; a tape saves searching for them."""
+        """Add dself/dleaf to the grad of each leaf; a tape lists all operations."""
         # Before a node passes its gradient on, all its uses must have added theirs. So
         # we take nodes from the last computed to the first: uses before children.
         nodes = self.operations() if tape is None else tape
         for node in nodes:  # the leaves are not among them: what they have, they keep
             node.grad = 0.0
-        self.grad += 1.0
+        self.grad += 1.0  # dself/dself = 1
         for node in reversed(nodes):
             if grad := node.grad:  # zero has nothing to pass on
                 # `+=`, because a node used twice moves the loss in two ways, and they
-                # add up. The price: leaves must be zeroed before the next step.
+                # add up. So they would from step to step: adam() zeroes the leaves.
                 for child, local_grad in zip(node._children, node._local_grads):
                     child.grad += local_grad * grad
 
     def operations(self):
-        """All operations that led to self, itself the last, children before uses."""
+        """All operations that led to self, children before uses, self the last."""
         # A node goes on the stack to be opened and, below its children, a second time
         # to be listed after them. Recursion would fail a thousand operations deep.
         order, seen, stack = [], set(), [(self, False)]
@@ -132,8 +134,8 @@ class Value:
 
 class Dot(Value):
     """The dot product of x and row, two lists of n Values: one node, 2n children."""
-    # The rows of a matrix share x, and all tokens share row. So a Dot refers to them
-    # and joins them when asked: copies would make the graph half as large again.
+    # The rows of a matrix share the list x, and all tokens share row. So a Dot refers
+    # to both and joins them when asked; copies would make the graph half again as big.
     __slots__ = ("x", "row", "x_data", "row_data")
 
     def __init__(self, x, row, x_data):
@@ -152,15 +154,16 @@ class Dot(Value):
     def _local_grads(self): return self.row_data + self.x_data  # d/dx = w, d/dw = x
 
 
-# == 3. Parameters =====================================================================
+# 3. Parameters
+# --------------------------------------------------------------------------------------
 # All that the model will ever know is in these matrices. They start as small random
-# numbers: random, because equal rows would get equal gradients and stay equal; small,
-# so that the untrained model holds all tokens for about equally likely.
+# numbers: random, because channels that start equal get equal gradients and stay equal;
+# small, so that the untrained model finds all tokens about equally likely.
 
 def shapes(vocab_size, n_embd, n_layer, block_size):
     """Yield (name, n_out, n_in) of each matrix, in the order of their drawing."""
-    yield "wte", vocab_size, n_embd  # a vector for each token
-    yield "wpe", block_size, n_embd  # a vector for each position
+    yield "wte", vocab_size, n_embd  # embedding: a vector for each token
+    yield "wpe", block_size, n_embd  # embedding: a vector for each position
     yield "lm_head", vocab_size, n_embd  # turns the last x into logits
     for layer in range(n_layer):
         for name in ("attn_wq", "attn_wk", "attn_wv", "attn_wo"):
@@ -170,7 +173,7 @@ def shapes(vocab_size, n_embd, n_layer, block_size):
 
 class Model:
     """Settings, the characters, and state_dict: name -> [n_out][n_in] Values."""
-    # By default 27*16 + 16*16 + 27*16 + 4 * 16*16 + 64*16 + 16*64 = 4,192 parameters.
+    # By default `27*16 + 16*16 + 27*16 + 4 * 16*16 + 64*16 + 16*64 = 4,192` parameters.
     def __init__(self, chars, rng, n_embd=16, n_layer=1, n_head=4, block_size=16):
         if n_embd % n_head:
             raise ValueError(f"n_head {n_head} does not divide n_embd {n_embd}")
@@ -184,7 +187,8 @@ class Model:
         self.params = [p for w in self.state_dict.values() for row in w for p in row]
 
 
-# == 4. The model ======================================================================
+# 4. The model
+# --------------------------------------------------------------------------------------
 # A GPT maps the tokens so far to a score for each token that could be next. A token is
 # a vector x of n_embd channels, and each layer adds to it twice: what attention found
 # in the tokens so far, then what the MLP makes of it. As layers add to x and never
@@ -209,8 +213,9 @@ def softmax(logits):
 
 def rmsnorm(x):
     """[n] -> [n]: x scaled to root mean square 1 (Zhang and Sennrich, 2019)."""
-    mean_square = linear(x, [x])[0] * (1 / len(x))
-    scale = (mean_square + 1e-5) ** -0.5  # the 1e-5 saves x = 0 from dividing by zero
+    # However large the sums in x have grown, what reads it sees numbers of one size.
+    mean_square = linear(x, [x])[0] * (1 / len(x))  # x dot x: each xi is used twice
+    scale = (mean_square + 1e-5) ** -0.5  # 1e-5: no division by zero at x = 0
     return [xi * scale for xi in x]
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
@@ -221,18 +226,19 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     # holds in training too, and as the lists hold Values, gradients flow through them.
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
-    # Sums of head_dim products spread like sqrt(head_dim). Left so, softmax would pick
-    # one token outright and let hardly any gradient through to the others.
+    # Sums of head_dim products spread like sqrt(head_dim). Left so, wide heads would
+    # soon see one token only, and hardly any gradient would reach the others.
     head_dim = len(x) // n_head
     scale = Value(1 / math.sqrt(head_dim))
     q = [qi * scale for qi in linear(x, wq)]
+    # Each head has some of the channels to itself, and so can look for something else.
     found = []
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
         weights = softmax(linear(q[head], [key[head] for key in keys]))  # [time]
         columns = [list(column) for column in zip(*(value[head] for value in values))]
         found += linear(weights, columns)  # [time], [head_dim][time] -> [head_dim]
-    return linear(found, wo)
+    return linear(found, wo)  # mixes what the heads have found
 
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen fourfold, bend, narrow (Primer: So et al., 2021)."""
@@ -241,11 +247,11 @@ def mlp(x, fc1, fc2):
     return linear([h * h for h in hidden], fc2)
 
 def gpt(token_id, pos_id, keys, values, model):
-    """One token, given the keys and values of those before -> logits, [vocab_size]."""
+    """One token, after those in keys and values, which grow -> logits, [vocab_size]."""
     w = model.state_dict
     x = [t + p for t, p in zip(w["wte"][token_id], w["wpe"][pos_id])]
     # Each layer norms its own input, so why here? The layers add to x itself, and
-    # lm_head reads the sum: unnormed, x would enter it at 0.1 a channel, not at 1.
+    # lm_head reads the sum: unnormed, x would start it at 0.1 a channel, not at 1.
     x = rmsnorm(x)
     for i in range(model.n_layer):
         attn = [w[f"layer{i}.attn_{name}"] for name in ("wq", "wk", "wv", "wo")]
@@ -256,7 +262,8 @@ def gpt(token_id, pos_id, keys, values, model):
     return linear(x, w["lm_head"])
 
 
-# == 5. Loss and Adam ==================================================================
+# 5. Loss and Adam
+# --------------------------------------------------------------------------------------
 # The loss is surprise: -log of the probability that the model gave to the token that
 # came. Guessing among 27 tokens costs ln 27 = 3.30 nats; at 2.3 the model wavers as if
 # among e^2.3 = 10 of them. The gradients say which way to turn 4,192 knobs to lower it.
@@ -273,19 +280,21 @@ def document_losses(model, tokens):
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Step t = 1, 2, ... of Adam (Kingma and Ba, 2014); leaves the gradients zeroed."""
-    # m and v are running means of each gradient and its square. A gradient that keeps
-    # its sign has m / sqrt(v) near 1 or -1, a full step; one that wavers, a small one.
-    rest1, rest2 = 1 - beta1, 1 - beta2
-    correct1, correct2 = 1 - beta1 ** t, 1 - beta2 ** t  # m and v begin at 0, too small
+    # m and v are running means of each gradient and its square. A gradient that stays
+    # as it is has m / sqrt(v) near 1 or -1, a full step; one that wavers, a small one.
+    # As both begin at 0, after t steps only the share 1 - beta ** t of them is filled.
+    new1, new2 = 1 - beta1, 1 - beta2
+    share1, share2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         grad, p.grad = p.grad, 0.0
-        m[i] = mean = beta1 * m[i] + rest1 * grad
-        v[i] = square = beta2 * v[i] + rest2 * grad * grad
-        step = mean / correct1 / (math.sqrt(square / correct2) + eps_adam)
+        m[i] = mean = beta1 * m[i] + new1 * grad
+        v[i] = square = beta2 * v[i] + new2 * grad * grad
+        step = mean / share1 / (math.sqrt(square / share2) + eps_adam)  # eps: no 0 / 0
         p.data -= learning_rate * step
 
 
-# == 6. Training loop ==================================================================
+# 6. Training loop
+# --------------------------------------------------------------------------------------
 # One step: take a document, compute its loss and so build the graph, walk back through
 # it for the gradients, and let Adam move every parameter a little downhill. Then the
 # graph is dropped: the next document builds its own, from the moved parameters.
@@ -301,7 +310,7 @@ def backprop(model, tokens):
     Value.tape = tape = []
     try:
         losses = document_losses(model, tokens)
-        loss = sum(losses) * (1 / len(losses))
+        loss = sum(losses) * (1 / len(losses))  # a sum of Values, by their own +
         loss.backward(tape)
     finally:
         Value.tape = None
@@ -309,19 +318,15 @@ def backprop(model, tokens):
             gc.enable()
     return loss.data
 
-def check_loss(model, loss, step):
-    """Raise FloatingPointError if the loss shows that training has diverged."""
-    # Nobody who only guesses pays a thousand times the price of guessing.
-    if not loss < 1000 * math.log(len(model.chars) + 1):  # nan is not less, either
-        raise FloatingPointError(f"diverged at step {step}")
-
 def train(model, docs, num_steps=1000, learning_rate=0.01):
     """Yield the loss of each step; FloatingPointError when training diverges."""
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         doc = docs[step % len(docs)]
         loss = backprop(model, tokenize(doc, model.chars, model.block_size))
-        check_loss(model, loss, step + 1)
+        # Guessing costs log(vocab_size); a thousand times that is divergence.
+        if not loss < 1000 * math.log(len(model.chars) + 1):  # nan is not less, either
+            raise FloatingPointError(f"diverged at step {step + 1}")
         # Long strides first, then ever shorter ones, so that it can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
         yield loss
@@ -333,14 +338,17 @@ def mean_loss(model, docs):
     return math.fsum(losses) / len(losses)
 
 
-# == 7. Inference loop =================================================================
+# 7. Inference loop
+# --------------------------------------------------------------------------------------
 # To invent a name, ask what follows BOS, draw a token by the answer, feed it in as if
 # it had been read, and go on until BOS is drawn. It is the same gpt(); but in training
 # the next input came from the data, whatever the model had thought, and here it is the
-# model's own word. There is no right answer, so no loss, no gradient, no learning.
+# model's own word. There is no right answer, so no loss and no learning; the graph that
+# gpt() builds all the same is dropped. Is a sample invented, or remembered? Look it up
+# in the data, as the command line does.
 
 def generate(model, rng, temperature=0.5, prompt=""):
-    """Return prompt and its continuation: at most block_size characters, a str."""
+    """The prompt, a str, continued by up to block_size characters in all."""
     keys, values = ([[] for _ in range(model.n_layer)] for _ in range(2))
     bos = len(model.chars)
     tokens = [bos, *map(model.chars.index, prompt)]
@@ -351,7 +359,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
         if not all(map(math.isfinite, logits)):
             raise FloatingPointError("the model computes numbers that are not finite")
         # Below 1, the temperature widens the gaps between logits and favours the
-        # likely; above, it evens them out. choices() needs no weights that sum to 1.
+        # likely; above, it evens them out. choices() does the dividing of softmax.
         top = max(logits)
         if temperature == 0:
             token = logits.index(top)
@@ -364,11 +372,13 @@ def generate(model, rng, temperature=0.5, prompt=""):
     return "".join(model.chars[token] for token in tokens[1:])
 
 # A real GPT differs in scale and speed, not in kind: tokens are pieces of words, all
-# positions and many documents are computed at once as tensors on GPUs, parameters are
-# counted in billions, and talk is taught afterwards. Read on: nanoGPT, then llm.c.
+# positions of many documents are computed at once, as tensors on GPUs (then a mask must
+# hide the future), parameters are counted in billions, and conversation is taught
+# afterwards. Read on: nanoGPT, then llm.c.
 
 
-# == 8. The command line ===============================================================
+# 8. The command line
+# --------------------------------------------------------------------------------------
 # Flags, messages and files: what a program needs, and nothing that a GPT is made of.
 # Results go to standard output; whatever is wrong becomes one line on standard error.
 
@@ -398,10 +408,6 @@ def fail(message, status=2):
     print("microgpt: error:", *message.split(), file=sys.stderr)
     raise SystemExit(status)
 
-class Parser(argparse.ArgumentParser):
-    def error(self, message):
-        fail(message)
-
 def number(kind, least, text):
     """A flag's text as a number; argparse.ArgumentTypeError if it makes no sense."""
     with contextlib.suppress(ValueError):
@@ -412,9 +418,10 @@ def number(kind, least, text):
 
 def parse_args(argv):
     """All settings, checked as far as they can be before the data is read."""
-    parser = Parser(argument_default=argparse.SUPPRESS, allow_abbrev=False,
-                    description="Train a small GPT on the lines of a text, and sample.")
-    add = parser.add_argument
+    parser = argparse.ArgumentParser(
+        argument_default=argparse.SUPPRESS, allow_abbrev=False,
+        description="Train a small GPT on the lines of a text, and sample.")
+    parser.error, add = fail, parser.add_argument
     add("file", metavar="FILE", nargs="?", help="UTF-8 text, one document a line "
         "(default: the input.txt beside the script, or else in this folder)")
     for name, kind, least, default, text in FLAGS:
@@ -425,10 +432,13 @@ def parse_args(argv):
     add("--load", metavar="FILE", help="train nothing, sample from a model so written")
     given = vars(parser.parse_args(argv))
     for name in (name for name, value in given.items() if value == []):
-        fail(f"argument --{name.replace('_', '-')}: '--' is no value")  # argparse's slip
+        fail(f"argument --{name.replace('_', '-')}: '--' is no value")  # argparse bug
     settings = {name: default for name, _, _, default, _ in FLAGS}
-    settings.update(file=None, prompt="", save=None, load=None)
+    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "input.txt")
+    settings.update(file=beside if os.path.isfile(beside) else "input.txt",
+                    prompt="", save=None, load=None)
     if "load" in given:
+        settings["file"] = None  # the model brings its documents
         for name in (name for name in ("save", *list(settings)[:6]) if name in given):
             fail(f"--load trains nothing: leave out --{name.replace('_', '-')}")
         settings.update(read(load, given["load"], "a model that --save wrote"))
@@ -436,10 +446,13 @@ def parse_args(argv):
     if args.n_embd % args.n_head:
         fail(f"--n-head {args.n_head} does not divide --n-embd {args.n_embd}, "
              f"but {math.gcd(args.n_head, args.n_embd)} would")
-    path = os.path.abspath(args.save or ".")
-    if args.save is not None and (not os.path.isdir(os.path.dirname(path)) or
-                                  os.path.exists(path) and not os.path.isfile(path)):
-        fail(f"--save {args.save!r}: give a file in a folder that exists")
+    if args.save is not None:
+        path = os.path.realpath(args.save or ".")
+        if path == os.path.realpath(args.file):
+            fail(f"--save {args.save!r} would overwrite the data")
+        if not os.path.isdir(os.path.dirname(path)) or (
+                os.path.exists(path) and not os.path.isfile(path)):
+            fail(f"--save {args.save!r}: give a file in a folder that exists")
     return args
 
 def read(reader, path, what):
@@ -453,10 +466,7 @@ def read(reader, path, what):
         fail(f"{path} is not {what}: {error}")
 
 def read_data(path):
-    """The documents of FILE, or else of input.txt beside this script, or else here."""
-    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "input.txt")
-    if path is None:
-        path = beside if os.path.isfile(beside) else "input.txt"
+    """The documents of FILE, of which there must be some."""
     docs = read(load_docs, path, "a FILE of UTF-8 text, one document a line")
     if not docs or any("\0" in doc for doc in docs):
         fail(f"{path} is {'binary' if docs else 'empty'}; give a FILE of UTF-8 text")
@@ -501,8 +511,8 @@ def load(path):
     if found != list(itertools.islice(expected, len(found) + 1)):
         raise ValueError("its weights do not fit its settings")
     weights = [w for rows in weights.values() for row in rows for w in row]
-    if not all(type(w) is float and math.isfinite(w) for w in weights):
-        raise ValueError("its weights are not all finite floats")
+    if not all(type(w) in (int, float) and math.isfinite(w) for w in weights):
+        raise ValueError("its weights are not all finite numbers")
     return {**settings, "docs": docs, "weights": weights}
 
 def run_training(model, docs, args):
@@ -531,7 +541,8 @@ def run_training(model, docs, args):
         if terminal:
             print()
     seconds = time.perf_counter() - start
-    check_loss(model, mean_loss(model, docs[:1]), len(losses))  # after the last update
+    if not all(abs(p.data) < 1e6 for p in model.params):  # seen by no step after it
+        raise FloatingPointError(f"diverged at step {len(losses)}")
     return losses, seconds
 
 def learn(model, docs, args):
@@ -542,8 +553,8 @@ def learn(model, docs, args):
     try:
         if args.save is not None:
             save(args.save, model, docs, args.seed)
-    except OSError as error:
-        trouble = f"cannot save {args.save}: {error.strerror}"
+    except (OSError, ValueError) as error:
+        trouble = f"cannot save {args.save}: {error}"
     if losses:
         last = losses[-50:]
         print(f"mean loss last {len(last)} steps: {math.fsum(last) / len(last):.4f}")
@@ -555,10 +566,11 @@ def learn(model, docs, args):
 
 def run(args):
     """The command, from the data to the samples."""
-    # A loaded model takes the same way as a new one, so that the same random numbers
+    # A loaded model goes the same way as a new one, so that the same random numbers
     # are used up before samples are drawn; only then do its weights take their places.
-    docs = args.docs if args.load else read_data(args.file)
-    known = set(docs if args.file is None or not args.load else read_data(args.file))
+    loaded = args.load is not None
+    docs = args.docs if loaded else read_data(args.file)
+    known = set(read_data(args.file) if loaded and args.file is not None else docs)
     rng = random.Random(args.seed)
     rng.shuffle(docs)
     chars = sorted(set("".join(docs)))
@@ -571,12 +583,12 @@ def run(args):
     print(f"num docs: {len(docs)}\nvocab size: {len(chars) + 1}\n"
           f"num params: {len(model.params)}", flush=True)
     too_long = sum(len(doc) >= args.block_size for doc in docs)
-    if too_long and not args.load:
-        print(f"note: {too_long} of {len(docs)} documents do not fit in --block-size",
-              f"{args.block_size}: only their beginning is used", file=sys.stderr)
-    for p, weight in zip(model.params, args.weights if args.load else ()):
-        p.data = weight
-    trouble = None if args.load else learn(model, docs, args)
+    if too_long and not loaded:
+        print(f"note: {too_long} of {len(docs)} documents do not fit whole in "
+              f"--block-size {args.block_size}; the rest is not used", file=sys.stderr)
+    for p, weight in zip(model.params, args.weights if loaded else ()):
+        p.data = float(weight)
+    trouble = None if loaded else learn(model, docs, args)
     print("\n--- inference ---", flush=True)
     for i in range(1, args.num_samples + 1):
         text = generate(model, rng, args.temperature, args.prompt)

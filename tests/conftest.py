@@ -67,7 +67,7 @@ def workshop(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def default_run(workshop):
-    """The real command, once; what it printed, and the model it saved at full precision.
+    """The real command, once: what it printed, and the model that it saved.
 
     Its first losses, of which the command prints four decimals, are computed again.
     """

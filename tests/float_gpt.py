@@ -1,9 +1,9 @@
 """The same GPT on plain lists of floats, with a backward pass derived by hand.
 
-No graph and no `Value`: each layer has a forward function and, beside it, the function
-that turns the gradient of its output into the gradients of its inputs. It shares no code
-with microgpt.py, so that the two can check each other, and it is about as fast as plain
-Python gets, so that the benchmark has a floor.
+No graph and no `Value`: each layer has a forward function, and beside it the function
+that turns the gradient of its output into the gradients of its inputs. It shares no
+code with microgpt.py, so that the two can check each other, and it is about as fast as
+plain Python gets, so that the benchmark has a floor.
 """
 
 import math
@@ -18,7 +18,7 @@ def zeros_like(matrix):
     return [[0.0] * len(row) for row in matrix]
 
 
-# ---- layers: y = f(x), and dx = (dL/dx) from dy = (dL/dy) --------------------------------
+# ---- layers: y = f(x), and dx = (dL/dx) from dy = (dL/dy) ----------------------------
 
 
 def linear(x, w):
@@ -63,11 +63,11 @@ def add(a, b):
     return [ai + bi for ai, bi in zip(a, b)]
 
 
-# ---- the model: one document forward, then backward --------------------------------------
+# ---- the model: one document forward, then backward ----------------------------------
 
 
 def forward(tokens, weights, n_head, n_layer):
-    """Return the mean cross-entropy and all that the backward pass needs, by position."""
+    """Return the mean cross-entropy, and what the backward pass needs, by position."""
     caches, losses = [], []
     keys, values = [[] for _ in range(n_layer)], [[] for _ in range(n_layer)]
     for position, (token, target) in enumerate(zip(tokens, tokens[1:])):
@@ -75,7 +75,8 @@ def forward(tokens, weights, n_head, n_layer):
         x = cache["embed"][0]
         for layer in range(n_layer):
             w = lambda name: weights[f"layer{layer}.{name}"]  # noqa: B023, E731
-            x, cache[layer, "attention"] = attention(x, w, keys[layer], values[layer], n_head)
+            memory = keys[layer], values[layer]
+            x, cache[layer, "attention"] = attention(x, w, *memory, n_head)
             x, cache[layer, "mlp"] = mlp(x, w)
         probs = softmax(linear(x, weights["lm_head"]))
         cache["head"] = (x, probs, target)
@@ -107,7 +108,7 @@ def mlp(x, w):
 
 
 def backward(tokens, weights, n_head, n_layer, cached):
-    """Return dL/dw for every weight, walking positions and layers from last to first."""
+    """Return dL/dw for every weight, going from the last position to the first."""
     caches, keys, values = cached
     grads = {name: zeros_like(matrix) for name, matrix in weights.items()}
     dkeys = [zeros_like(k) for k in keys]
@@ -119,7 +120,7 @@ def backward(tokens, weights, n_head, n_layer, cached):
         dlogits[target] -= 1 / len(caches)
         dx = linear_backward(x, weights["lm_head"], dlogits, grads["lm_head"])
         for layer in reversed(range(n_layer)):
-            w = lambda name: (weights[f"layer{layer}.{name}"], grads[f"layer{layer}.{name}"])  # noqa: B023, E731
+            w = lambda name: [d[f"layer{layer}.{name}"] for d in (weights, grads)]  # noqa: B023, E731
             dx = mlp_backward(dx, w, cache[layer, "mlp"])
             dx = attention_backward(
                 dx, w, cache[layer, "attention"], position, n_head,
@@ -173,19 +174,19 @@ class Adam:
 
     def step(self, weights, grads, learning_rate):
         self.steps += 1
-        correct1, correct2 = 1 - 0.85**self.steps, 1 - 0.99**self.steps
+        fill1, fill2 = 1 - 0.85**self.steps, 1 - 0.99**self.steps
         for name, matrix in weights.items():
             for w, g, m, v in zip(matrix, grads[name], self.m[name], self.v[name]):
                 m[:] = [0.85 * mi + 0.15 * gi for mi, gi in zip(m, g)]
                 v[:] = [0.99 * vi + 0.01 * gi * gi for vi, gi in zip(v, g)]
                 w[:] = [
-                    wi - learning_rate * (mi / correct1) / (math.sqrt(vi / correct2) + 1e-8)
+                    wi - learning_rate * (mi / fill1) / (math.sqrt(vi / fill2) + 1e-8)
                     for wi, mi, vi in zip(w, m, v)
                 ]
 
 
 def train_step(tokens, weights, adam, learning_rate, n_head, n_layer):
-    """One step on one document (already cut to the block); return loss and gradients."""
+    """A step on one document, already cut to the block; return loss and gradients."""
     loss, cached = forward(tokens, weights, n_head, n_layer)
     grads = backward(tokens, weights, n_head, n_layer, cached)
     adam.step(weights, grads, learning_rate)

@@ -1,4 +1,4 @@
-"""What several test files share: small models, and slopes measured by moving a number."""
+"""What several test files share: small models, and slopes measured, not derived."""
 
 import random
 

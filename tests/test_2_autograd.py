@@ -23,7 +23,7 @@ def close(a, b, tolerance=1e-6):
     return math.isclose(a, b, rel_tol=tolerance, abs_tol=tolerance)
 
 
-# ---- one operation at a time -----------------------------------------------------------
+# ---- one operation at a time ---------------------------------------------------------
 
 UNARY = {
     "neg": (operator.neg, ordinary),
@@ -86,7 +86,7 @@ def test_sums_and_products_of_any_floats_are_those_of_python(x, y):
     assert (a.grad, b.grad) == (y, x)
 
 
-# ---- the edges -------------------------------------------------------------------------
+# ---- the edges -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_value_prints_its_number_and_its_gradient():
     assert repr(Value(2)) == "Value(data=2.0, grad=0.0)"
 
 
-# ---- whole graphs ----------------------------------------------------------------------
+# ---- whole graphs --------------------------------------------------------------------
 
 
 def test_the_example_that_can_be_done_by_hand():
@@ -278,7 +278,7 @@ def test_an_operation_may_have_any_number_of_children():
     assert [leaf.grad for leaf in leaves] == [0.0, 1.0, 2.0, 3.0, 4.0]
 
 
-# ---- the order of the walk, and walking twice --------------------------------------------
+# ---- the order of the walk, and walking twice ----------------------------------------
 
 
 @pytest.mark.parametrize("length", [10**6])
@@ -349,7 +349,7 @@ def test_a_zero_gradient_does_not_turn_an_infinite_slope_into_nan():
     assert a.grad == 0.0
 
 
-# ---- the tape --------------------------------------------------------------------------
+# ---- the tape ------------------------------------------------------------------------
 
 
 def recorded(f):
@@ -388,7 +388,7 @@ def test_importing_starts_no_tape():
     assert Value.tape is None
 
 
-# ---- the class on a slide --------------------------------------------------------------
+# ---- the class on a slide ------------------------------------------------------------
 
 
 def test_the_class_copied_alone_works_with_one_import():

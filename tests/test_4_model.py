@@ -35,10 +35,10 @@ def data(vs):
 def run_gpt(model, tokens):
     """The logits after each token, as floats: [time][vocab_size]."""
     keys, vals = ([[] for _ in range(model.n_layer)] for _ in range(2))
-    return [data(gpt(token, pos, keys, vals, model)) for pos, token in enumerate(tokens)]
+    return [data(gpt(token, i, keys, vals, model)) for i, token in enumerate(tokens)]
 
 
-# ---- the parts -------------------------------------------------------------------------
+# ---- the parts -----------------------------------------------------------------------
 
 
 def test_linear_is_a_matrix_times_a_vector():
@@ -61,7 +61,8 @@ def test_softmax_is_unmoved_by_a_shift(numbers, shift):
 
 
 def test_softmax_of_two_equal_and_one_larger_by_ln_2():
-    assert data(softmax(values([0, 0, math.log(2)]))) == pytest.approx([0.25, 0.25, 0.5])
+    probs = data(softmax(values([0, 0, math.log(2)])))
+    assert probs == pytest.approx([0.25, 0.25, 0.5])
 
 
 @pytest.mark.parametrize("numbers", [[1e4, -1e4], [-1e4, -1e4 - 1], [1e4] * 3])
@@ -131,7 +132,7 @@ def test_attention_by_hand_on_two_tokens_and_two_heads():
     assert [data(key) for key in keys] == [[1, 0, 0, 2], [1, 1, 2, 0]]
 
 
-# ---- the whole: causality, and keys and values as memory -----------------------------------
+# ---- the whole: causality, and keys and values as memory -----------------------------
 
 CONFIGS = [
     {"n_embd": 4, "n_layer": 1, "n_head": 2},
@@ -182,7 +183,7 @@ def whole_sequence(model, tokens):
             found = []
             for h in range(0, model.n_embd, d):
                 scores = [
-                    sum(a * b for a, b in zip(q[t][h : h + d], k[s][h : h + d])) / d**0.5
+                    sum(q[t][j] * k[s][j] for j in range(h, h + d)) / d**0.5
                     if s <= t
                     else Value(-math.inf)  # the mask
                     for s in range(len(tokens))
@@ -224,7 +225,7 @@ def test_training_sends_gradients_through_the_earlier_keys_and_values():
     assert all(abs(v.grad) > 1e-8 for v in vals[0][0])
 
 
-# ---- the gradient of every single parameter -----------------------------------------------
+# ---- the gradient of every single parameter ------------------------------------------
 
 
 @pytest.mark.parametrize(

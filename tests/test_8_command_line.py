@@ -235,8 +235,8 @@ def test_what_makes_no_sense_is_refused_by_name(names, args):
 @pytest.mark.parametrize("args, says", [
     pytest.param(["--seed"], "--seed", id="a flag needs a value"),
     pytest.param(["--seed="], "--seed", id="a value needs a digit"),
-    pytest.param(["--n-head=--"], "--", id="two dashes are no number"),
-    pytest.param(["--prompt=--"], "--", id="and an unknown prompt"),
+    pytest.param(["--n-head=--"], "--n-head", id="two dashes are no number"),
+    pytest.param(["--prompt=--"], "--prompt", id="and an unknown prompt"),
     pytest.param(["--temperature=-inf"], "'-inf'", id="a negative infinity is refused"),
     pytest.param(["--temperature", "-inf"], "--temperature", id="with a space as well"),
     pytest.param(["--prompt", "a\nZ\t"], "--prompt", id="a prompt of several lines"),
@@ -249,8 +249,24 @@ def test_odd_values_are_refused_in_one_line(names, args, says):
     check(run(names, *TINY, *args), 2, says)
 
 
+def test_the_data_are_not_overwritten_by_the_model(names):
+    before = names.read_bytes()
+    elsewhere = os.path.join("..", names.parent.name, "names.txt")
+    for path in ("names.txt", names, elsewhere):
+        ran = run("names.txt", *TINY, "--save", path, cwd=names.parent)
+        check(ran, 2, "--save", "overwrite the data")
+    assert names.read_bytes() == before
+
+
 def test_an_empty_file_name_is_refused(tmp_path):  # python microgpt.py "$UNSET"
     check(run("", *TINY, "--num-steps", "0"), 2)
+
+
+def test_the_smallest_model_of_all_works(names):
+    sizes = "--n-embd 1 --n-layer 1 --n-head 1 --block-size 1".split()
+    ran = run(names, *sizes, "--num-steps", "1", "--num-samples", "1")
+    check(ran, 0, "note: ")
+    assert "num params: 29" in ran.stdout  # 8 + 1 + 8, and a layer of 4 + 4 + 4
 
 
 def test_help_lists_every_flag():
@@ -293,6 +309,7 @@ def test_every_sample_begins_with_the_prompt(names, prompt):
     pytest.param("1e6", "9", "diverged at step", id="a million diverges"),
     pytest.param("1e200", "9", "", id="squares that overflow are no traceback"),
     pytest.param("1e308", "9", "", id="weights that overflow are no traceback"),
+    pytest.param("1e200", "1", "", id="the last step may be the one that fails"),
     pytest.param("1e308", "1", "", id="and leave weights that are finite, but huge"),
 ])
 def test_diverged_training_makes_no_samples_and_no_file(names, rate, num_steps, says):

@@ -1,8 +1,8 @@
 """The README: what it shows is run, and what it prints is compared.
 
-A `python` block is run, all of them in turn in one namespace, and prints what the `text`
-block below it shows. A `console` block gives a command behind `$` and what it prints;
-`...` stands for any lines, and times may differ. Tables are checked against the code.
+A `python` block is run, all of them in turn in one namespace, and must print what the
+`text` block below it shows. A `console` block gives a command behind `$`, and what it
+prints; `...` stands for any lines, and times may differ. Tables are checked as well.
 """
 
 import ast
@@ -37,8 +37,8 @@ slow = pytest.mark.skipif(
 def table_rows(heading):
     """The cells of the first table below the line that starts with heading."""
     lines = README[README.index(f"\n| {heading}") + 1 :].split("\n")
-    rows = [line.strip("| ").split(" | ") for line in lines[2 : lines.index("")]]
-    return [[cell.strip(" |") for cell in row] for row in rows]
+    rows = (line.strip()[1:-1] for line in lines[2 : lines.index("")])
+    return [[cell.strip() for cell in row.split("|")] for row in rows]
 
 
 def run(shown, folder):
@@ -64,8 +64,8 @@ def test_every_snippet_prints_what_is_shown(workshop, monkeypatch):
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, namespace)
-        printed = "".join(line.rstrip() + "\n" for line in printed.getvalue().split("\n"))
-        assert printed.rstrip("\n") == shown.rstrip("\n")
+        lines = [line.rstrip() for line in printed.getvalue().split("\n")]
+        assert "\n".join(lines).rstrip("\n") == shown.rstrip("\n")
     assert len(SNIPPETS) >= 7
 
 
@@ -105,10 +105,11 @@ def test_the_changes_to_try_fit_the_file():
 
 
 def test_the_map_has_the_lines_of_each_section():
+    lines = SOURCE.split("\n")
     starts = [
-        (line.strip("# =\n"), number)
-        for number, line in enumerate(SOURCE.split("\n"), 1)
-        if line.startswith("# == ")
+        (line[2:], number)
+        for number, line in enumerate(lines, 1)
+        if number < len(lines) and lines[number] == "# " + "-" * 86
     ]
     ends = [number - 1 for _, number in starts[1:]] + [SOURCE.count("\n")]
     expected = [
@@ -131,8 +132,8 @@ def test_the_flags_are_those_of_help(capsys):
 
 def test_the_number_of_parameters_is_right_wherever_it_stands():
     assert "4,192" in README and "4,192" in SOURCE
-    sums = re.search(r"By default (.*?) = 4,192 parameters", SOURCE, re.S).group(1)
-    assert eval(sums.replace("#", "")) == 4192
+    sums = re.search(r"By default `(.*?) = 4,192`", SOURCE).group(1)
+    assert eval(sums) == 4192
     n_embd_32 = microgpt.Model(
         list("abcdefghijklmnopqrstuvwxyz"), microgpt.random.Random(1), n_embd=32
     )
@@ -164,7 +165,7 @@ def test_the_test_command_is_the_one_that_ci_runs():
     assert command.strip().endswith("-m pytest")
 
 
-# ---- the file itself ---------------------------------------------------------------------
+# ---- the file itself -----------------------------------------------------------------
 
 
 def test_the_file_keeps_to_its_form():

@@ -1,6 +1,6 @@
 """The same GPT in PyTorch, float64, all positions at once, with PyTorch's own layers.
 
-Only its own functions do the work (rms_norm, scaled_dot_product_attention, cross_entropy,
+Its own functions do the work (rms_norm, scaled_dot_product_attention, cross_entropy,
 Adam), so it shares neither code nor ideas with microgpt.py.
 """
 
