@@ -52,11 +52,12 @@ def tokenize(doc, chars, block_size):
 # the loss grow? That is its gradient, `dloss/dp`. A `Value` remembers its children, the
 # Values it was computed from, and the local derivative towards each. So the chain rule
 # can walk from the loss back to the leaves, the numbers that were not computed:
-# `dloss/dchild = sum of dloss/dnode * dnode/dchild` over all nodes that use the child.
+# `dloss/dchild = sum of dloss/dnode * dnode/dchild` over all nodes that use the child
+# (reverse-mode differentiation: Linnainmaa, 1970).
 #
 # A node may have any number of children: a dot product of n pairs is one node with 2n
 # children, where n products and n - 1 sums would be 2n - 1 nodes with two each. Most
-# of the time would go into those nodes, which tests/benchmark.py measures.
+# of the time would go into those nodes: run tests/benchmark.py to see.
 
 class Value:
     """One number, its gradient, its children and the local derivative towards each."""
@@ -144,9 +145,10 @@ class Dot(Value):
         for xi, wi in zip(x_data, row_data):
             total += xi * wi
         self.data, self.grad = total, 0.0
-        self.x, self.row, self.x_data, self.row_data = x, row, x_data, row_data
-        if Value.tape is not None:
-            Value.tape.append(self)
+        self.x, self.row = x, row
+        self.x_data, self.row_data = x_data, row_data
+        if (tape := Value.tape) is not None:
+            tape.append(self)
 
     @property
     def _children(self): return self.x + self.row
@@ -283,14 +285,15 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     # m and v are running means of each gradient and its square. A gradient that stays
     # as it is has m / sqrt(v) near 1 or -1, a full step; one that wavers, a small one.
     # As both begin at 0, after t steps only the share 1 - beta ** t of them is filled.
-    new1, new2 = 1 - beta1, 1 - beta2
+    new1, new2, sqrt = 1 - beta1, 1 - beta2, math.sqrt
     share1, share2 = 1 - beta1 ** t, 1 - beta2 ** t
+    rate = learning_rate / share1
     for i, p in enumerate(params):
-        grad, p.grad = p.grad, 0.0
+        grad = p.grad
         m[i] = mean = beta1 * m[i] + new1 * grad
         v[i] = square = beta2 * v[i] + new2 * grad * grad
-        step = mean / share1 / (math.sqrt(square / share2) + eps_adam)  # eps: no 0 / 0
-        p.data -= learning_rate * step
+        p.data -= rate * mean / (sqrt(square / share2) + eps_adam)  # eps: never 0 / 0
+        p.grad = 0.0
 
 
 # 6. Training loop
@@ -349,6 +352,8 @@ def mean_loss(model, docs):
 
 def generate(model, rng, temperature=0.5, prompt=""):
     """The prompt, a str, continued by up to block_size characters in all."""
+    if not temperature >= 0:  # a negative one would favour the unlikely
+        raise ValueError(f"temperature {temperature} is not at least 0")
     keys, values = ([[] for _ in range(model.n_layer)] for _ in range(2))
     bos = len(model.chars)
     tokens = [bos, *map(model.chars.index, prompt)]

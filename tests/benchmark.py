@@ -2,23 +2,18 @@
 
     python tests/benchmark.py [--quick] [--torch-python PATH] > tables.md
 
-Tables in Markdown go to standard output, progress to standard error. The ways take
-turns at a few steps, each on the same documents, so that a busy machine slows all of
-them alike; a single step a turn would find the processor's caches full of others' data.
-They must agree on the loss, or there is no race. PyTorch has a process to itself: the
-objects that it brings would slow the garbage collector for the others, and so PyPy,
-which cannot import it, can still race against it.
+Tables in Markdown go to standard output, progress to standard error. Each way trains as
+a script would, in a process of its own, and the processes take turns, so that a busy
+machine slows all of them alike. They must agree on the losses, or there is no race.
 """
 
 import argparse
 import contextlib
-import functools
 import gc
 import json
 import os
 import platform
 import random
-import signal
 import statistics
 import subprocess
 import sys
@@ -57,14 +52,7 @@ def tokenized(docs, model):
     return [microgpt.tokenize(doc, model.chars, model.block_size) for doc in docs]
 
 def scalar_step(model):
-    """A graph of single operations, each freed before the next is built."""
-    weights = scalar_gpt.weights_from(floats(model))
-    m, v = [0.0] * len(model.params), [0.0] * len(model.params)
-    return lambda tokens, t: scalar_gpt.train_step(
-        tokens, weights, m, v, t, 0.01, N_HEAD, model.n_layer).data
-
-def scalar_script_step(model):
-    """The same as scripts have it: `loss` holds a graph until the next one is whole."""
+    """Returns the loss as a Value; that holds the graph until the next one is whole."""
     weights = scalar_gpt.weights_from(floats(model))
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     return lambda tokens, t: scalar_gpt.train_step(
@@ -84,16 +72,12 @@ def float_step(model):
     return lambda tokens, t: float_gpt.train_step(
         tokens, weights, adam, 0.01, N_HEAD, model.n_layer)[0]
 
-WAYS = {"one node for every + and *": scalar_script_step,
-        "the same, each graph freed first": scalar_step,
-        "microgpt.py": microgpt_step,
-        "floats, gradients derived by hand": float_step}
-TORCH = "PyTorch, CPU, float64, one thread"
+def torch_step(model):
+    return torch_parts(floats(model))[0]
 
-def timed(step, tokens, t):
-    start = time.perf_counter()
-    loss = step(tokens, t)
-    return loss, time.perf_counter() - start
+SCALAR, TORCH = "one node for every + and *", "PyTorch, CPU, float64, one thread"
+WAYS = {SCALAR: scalar_step, "microgpt.py": microgpt_step,
+        "floats, gradients derived by hand": float_step, TORCH: torch_step}
 
 def torch_parts(weights):
     """step and log_probs in PyTorch, for a process that can import it."""
@@ -110,12 +94,15 @@ def torch_parts(weights):
         return (logits / temperature).log_softmax(-1)
     return step, log_probs
 
-def torch_worker():
-    """Read the weights, then tokens and t, a line each; answer with loss, seconds."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the end comes when stdin is closed
-    step, _ = torch_parts(json.loads(sys.stdin.readline()))
-    for line in sys.stdin:
-        print(json.dumps(timed(step, *json.loads(line))), flush=True)
+def alone(way, n_embd, num_steps):
+    """Train as a script would; print the losses, and the seconds from step to step."""
+    model, docs, _, _ = load(n_embd=n_embd)
+    step, losses, times = WAYS[way](model), [], [time.perf_counter()]
+    for t, tokens in enumerate(tokenized(docs[:num_steps], model), 1):
+        loss = step(tokens, t)
+        losses.append(getattr(loss, "data", loss))
+        times.append(time.perf_counter())
+    print(json.dumps([losses, [b - a for a, b in zip(times, times[1:])]]))
 
 def torch_only(num_steps):
     """Do and print what `python microgpt.py` does, in PyTorch."""
@@ -154,24 +141,26 @@ def spread(numbers):
     return [f"{statistics.median(numbers):,.2f}",
             f"{min(numbers):,.2f} - {max(numbers):,.2f}"]
 
-def race(title, steps, docs, warm_up, rounds, turn):
+def race(n_embd, num_steps, warm_up, rounds, torch_python):
     """Way -> seconds of each step. The program ends here if the losses differ."""
-    end = warm_up + rounds
-    seconds, losses = {name: [] for name in steps}, {name: [] for name in steps}
-    for start in range(0, end, turn):
-        if start % 20 < turn:
-            progress(f"{title}: {turn} steps of each in turn, {start} of {end} done")
-        for name, step in steps.items():
-            for t in range(start, min(start + turn, end)):
-                loss, duration = step(docs[t], t + 1)
-                losses[name].append(getattr(loss, "data", loss))
-                seconds[name].append(duration)
-            del loss
-        for t, expected in enumerate(losses["microgpt.py"][:10]):
-            found = {name: losses[name][t] for name in steps}
-            if not all(abs(loss - expected) < 1e-9 for loss in found.values()):
-                sys.exit(f"benchmark: error: losses differ at step {t + 1}: {found}")
-    return {name: times[warm_up:] for name, times in seconds.items()}
+    seconds = {name: [] for name in WAYS if name != TORCH or torch_python}
+    losses = {}
+    for i in range(rounds):
+        for name in seconds:
+            progress(f"n_embd {n_embd}, round {i + 1} of {rounds}: {name}")
+            python = torch_python if name == TORCH else sys.executable
+            run = subprocess.run(
+                [python, THIS, "--alone", name, "--n-embd", str(n_embd),
+                 "--num-steps", str(warm_up + num_steps)],
+                check=True, stdout=subprocess.PIPE, encoding="utf-8")
+            losses[name], times = json.loads(run.stdout)
+            seconds[name] += times[warm_up:]
+    for name, found in losses.items():
+        for t, (loss, expected) in enumerate(zip(found, losses["microgpt.py"])):
+            if not abs(loss - expected) < 1e-9:
+                sys.exit(f"benchmark: error: step {t + 1}, {name}: loss {loss}, "
+                         f"not {expected}")
+    return seconds
 
 def peak_memory(step, short, longest):
     """Bytes that one step needs at its peak, on top of what stood there before."""
@@ -185,41 +174,28 @@ def peak_memory(step, short, longest):
     tracemalloc.stop()
     return peak - before
 
-def compare(n_embd, warm_up, rounds, turn, with_memory, torch_python):
+def compare(n_embd, num_steps, warm_up, rounds, with_memory, torch_python):
     """All ways on one size of model: time, and the peak memory of a step."""
-    title = f"n_embd {n_embd}"
+    seconds = race(n_embd, num_steps, warm_up, rounds, torch_python)
+    first, _, floor, *_ = map(statistics.median, seconds.values())
     model, docs, _, _ = load(n_embd=n_embd)
     docs = tokenized(docs, model)
-    steps = {name: functools.partial(timed, way(load(n_embd=n_embd)[0]))
-             for name, way in WAYS.items()}
-    worker = torch_python and subprocess.Popen(
-        [torch_python, THIS, "--torch-worker"], stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, encoding="utf-8")
-    with worker or contextlib.nullcontext():
-        if worker:
-            print(json.dumps(floats(model)), file=worker.stdin, flush=True)
-            def ask(*args):
-                print(json.dumps(args), file=worker.stdin, flush=True)
-                return json.loads(worker.stdout.readline())
-            steps[TORCH] = ask
-        seconds = race(title, steps, docs, warm_up, rounds, turn)
-    first, _, _, floor, *_ = map(statistics.median, seconds.values())
     rows, peaks = [], []
     for name, times in seconds.items():
         mid = statistics.median(times)
         rows.append([name, *spread([1000 * s for s in times]), f"{first / mid:.1f}",
                      f"{mid / floor:.2f}"])
-        if name in WAYS and with_memory and tracemalloc:
-            progress(f"{title}: memory of a step, {name}")
+        if name != TORCH and with_memory and tracemalloc:
+            progress(f"n_embd {n_embd}: memory of a step, {name}")
             peaks.append(peak_memory(WAYS[name](load(n_embd=n_embd)[0]),
                                      min(docs, key=len), max(docs, key=len)))
             rows[-1] += [f"{peaks[-1] / 1e6:,.2f}", f"{peaks[0] / peaks[-1]:.1f}"]
         else:
-            rows[-1] += ["n/a" if name in WAYS and not tracemalloc else "-"] * 2
-    if not worker:
+            rows[-1] += ["n/a" if name != TORCH and not tracemalloc else "-"] * 2
+    if not torch_python:
         rows.append([TORCH, NOT_INSTALLED, *"-----"])
-    table(f"One training step, {title}, n_head {N_HEAD}, n_layer 1: "
-          f"{len(model.params):,} parameters, timed steps: {rounds}",
+    table(f"One training step, n_embd {n_embd}, n_head {N_HEAD}, n_layer 1: "
+          f"{len(model.params):,} parameters",
           "implementation | ms, median | min - max | times faster than one node for "
           "every + and * | multiple of floats by hand | peak memory, MB | "
           "times smaller", rows)
@@ -255,7 +231,9 @@ def scaling(sizes, warm_up, rounds):
         progress(f"scaling: a step of each size, round {t} of {warm_up + rounds}")
         for _, model, step, seconds in runs:
             tokens = rng.choices(range(len(model.chars)), k=model.block_size + 1)
-            seconds.append(timed(step, tokens, t)[1])
+            start = time.perf_counter()
+            step(tokens, t)
+            seconds.append(time.perf_counter() - start)
     rows = []
     for name, model, _, seconds in runs:
         params, length = len(model.params), model.block_size
@@ -307,12 +285,15 @@ def main():
     add("--quick", action="store_true", help="fewer repetitions and sizes")
     add("--torch-python", metavar="PATH", default=sys.executable,
         help="the Python to run the PyTorch side with (default: the same)")
-    add("--torch-worker", action="store_true", help=argparse.SUPPRESS)
+    add("--alone", choices=WAYS, metavar="WAY", help="only train in this way")
     add("--torch-only", action="store_true", help="only train and sample in PyTorch")
-    add("--num-steps", type=int, default=1000, help="for --torch-only (default: 1000)")
+    add("--n-embd", type=int, default=16, help="for --alone (default: 16)")
+    add("--num-steps", type=int, default=1000, help="for these two (default: 1000)")
     args = parser.parse_args()
-    if args.torch_worker or args.torch_only:
-        return torch_worker() if args.torch_worker else torch_only(args.num_steps)
+    if args.alone:
+        return alone(args.alone, args.n_embd, args.num_steps)
+    if args.torch_only:
+        return torch_only(args.num_steps)
     progress("looking for PyTorch")
     try:
         version = subprocess.run(
@@ -322,8 +303,10 @@ def main():
         parser.error(f"cannot run {args.torch_python}: {error.strerror}")
     torch_python, quick = version and args.torch_python, args.quick
     describe_machine(version.strip())
-    compare(16, 300 if PYPY else 5, 10 if quick else 40, 5, True, torch_python)
-    compare(64, 5 if PYPY else 1, 1 if quick else 3, 2, not quick, torch_python)
+    compare(16, 10 if quick else 40, 300 if PYPY else 5, 1 if quick else 3, True,
+            torch_python)
+    compare(64, 1 if quick else 4, 5 if PYPY else 1, 1 if quick else 2, not quick,
+            torch_python)
     memory_over_time([50, 200] if quick else [200, 2000])
     end = -1 if quick else None
     scaling({"n_embd": [16, 32, 64, 128][:end], "n_layer": [1, 2, 4][:end],

@@ -51,6 +51,12 @@ def test_a_tiny_temperature_is_as_good_as_zero_and_does_not_overflow(temperature
     assert generate(model, random.Random(1), temperature) == greedy
 
 
+@pytest.mark.parametrize("temperature", [-0.5, -1e-300, float("nan")])
+def test_a_negative_temperature_does_not_turn_the_probabilities_round(temperature):
+    with pytest.raises(ValueError, match="temperature"):
+        generate(small_model(), random.Random(1), temperature)
+
+
 def test_an_enormous_temperature_makes_all_equally_likely():
     model, rng = small_model(spread=8, block_size=1), random.Random(1)
     counts = Counter(generate(model, rng, 1e9) for _ in range(4000))

@@ -7,6 +7,8 @@ error.
 """
 
 import contextlib
+import io
+import itertools
 import json
 import os
 import random
@@ -17,8 +19,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+
+import microgpt
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "microgpt.py"
@@ -222,6 +227,7 @@ def test_without_a_file_input_txt_is_read(tmp_path, beside, here, num_docs):
     pytest.param("--prompt Z", id="a character that the data lacks is refused"),
     pytest.param("--prompt abeZ", id="one unknown character is enough"),
     pytest.param("--prompt beee", id="a prompt as long as the block leaves no room"),
+    pytest.param("--prompt beeeeee", id="nor does a longer one"),
     pytest.param("--colour red", id="an unknown flag is refused"),
     pytest.param("-n 5", id="there are no short flags"),
     pytest.param("--num-step 5", id="an abbreviation is refused"),  # and --n-e, --s ...
@@ -260,6 +266,37 @@ def test_the_data_are_not_overwritten_by_the_model(names):
 
 def test_an_empty_file_name_is_refused(tmp_path):  # python microgpt.py "$UNSET"
     check(run("", *TINY, "--num-steps", "0"), 2)
+
+
+@pytest.mark.parametrize("flag, says", [
+    ("--n-embd", "'x' is not a whole number of at least 1"),
+    ("--num-steps", "'x' is not a whole number of at least 0"),
+    ("--learning-rate", "'x' is not a finite number of at least 0"),
+])
+def test_the_message_says_which_numbers_will_do(names, flag, says):
+    check(run(names, flag, "x"), 2, f"{flag}: {says}")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_bar_and_the_time_left_in_a_terminal(monkeypatch):
+    seconds = itertools.count()  # every look at the clock finds a second gone
+    monkeypatch.setattr(microgpt.time, "perf_counter", lambda: next(seconds))
+    monkeypatch.setattr(microgpt, "train", lambda *args: iter([3.0, 2.5, 2.0, 1.5]))
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    model = SimpleNamespace(params=[])
+    losses, elapsed = microgpt.run_training(
+        model, [], SimpleNamespace(num_steps=4, learning_rate=0.01))
+    assert (losses, elapsed) == ([3.0, 2.5, 2.0, 1.5], 5)
+    assert sys.stdout.getvalue().split("\r")[1:] == [
+        "step    1 / 4 | loss 3.0000 | #####............... | 3s left  ",
+        "step    2 / 4 | loss 2.5000 | ##########.......... | 2s left  ",
+        "step    3 / 4 | loss 2.0000 | ###############..... | 1s left  ",
+        "step    4 / 4 | loss 1.5000 | #################### | 0s left  \n",
+    ]
 
 
 def test_the_smallest_model_of_all_works(names):
