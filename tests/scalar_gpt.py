@@ -1,9 +1,9 @@
 """The same GPT the usual way: a graph with one node for every single + and *.
 
-Here a dot product of n pairs is n products and n - 1 sums, 2n - 1 nodes in all, and
-the order of the backward pass is searched for in the graph after each forward pass.
-So autograd is mostly taught, and the benchmark measures microgpt.py against it. The
-two share no code, so that they can check each other's losses.
+Here a dot product is `sum(x * y for x, y in zip(a, b))`, as such scripts have it: n
+products and, from 0 on, n sums. The order of the backward pass is searched for in the
+graph after each forward pass. So autograd is mostly taught, and the benchmark measures
+microgpt.py against it. The two share no code: they can check each other's losses.
 """
 
 import math
@@ -31,6 +31,7 @@ class Value:
     def __pow__(self, n):
         return Value(self.data**n, (self,), (n * self.data ** (n - 1),))
 
+    def __radd__(self, other): return self + other
     def __neg__(self): return self * -1.0
     def __sub__(self, other): return self + -other
     def __truediv__(self, other): return self * other**-1
@@ -71,14 +72,8 @@ def weights_from(matrices):
             for name, rows in matrices.items()}
 
 
-def add_up(terms):
-    """A chain of sums. No 0 to start from: that would be one node more than needed."""
-    first, *rest = terms
-    return sum(rest, first)
-
-
 def dot(a, b):
-    return add_up([x * y for x, y in zip(a, b)])
+    return sum(x * y for x, y in zip(a, b))
 
 
 def linear(x, w):
@@ -92,7 +87,7 @@ def add(a, b):
 def softmax(logits):
     top = max(logit.data for logit in logits)
     exps = [(logit - top).exp() for logit in logits]
-    total = add_up(exps)
+    total = sum(exps)
     return [e / total for e in exps]
 
 
@@ -125,7 +120,7 @@ def document_loss(tokens, w, n_head, n_layer):
             hidden = [h.relu() ** 2 for h in linear(rmsnorm(x), w[f"layer{i}.mlp_fc1"])]
             x = add(x, linear(hidden, w[f"layer{i}.mlp_fc2"]))
         losses.append(-softmax(linear(x, w["lm_head"]))[tokens[position + 1]].log())
-    return add_up(losses) * (1.0 / len(losses))
+    return sum(losses) * (1.0 / len(losses))
 
 
 def train_step(tokens, weights, m, v, step, learning_rate, n_head, n_layer):
