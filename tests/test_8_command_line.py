@@ -283,7 +283,7 @@ class Terminal(io.StringIO):
 
 
 def test_the_bar_and_the_time_left_in_a_terminal(monkeypatch):
-    seconds = itertools.count()  # every look at the clock finds a second gone
+    seconds = itertools.count(100)  # every look at the clock finds a second gone
     monkeypatch.setattr(microgpt.time, "perf_counter", lambda: next(seconds))
     monkeypatch.setattr(microgpt, "train", lambda *args: iter([3.0, 2.5, 2.0, 1.5]))
     monkeypatch.setattr(sys, "stdout", Terminal())
@@ -663,6 +663,7 @@ def without_documents(model):
     pytest.param(lambda m: m["weights"]["wte"].pop(), id="a row dropped"),
     pytest.param(lambda m: m["weights"]["wte"][0].pop(), id="a weight dropped"),
     pytest.param(lambda m: m["weights"]["wte"].append([]), id="an empty row"),
+    pytest.param(lambda m: m["chars"].pop(), id="a character too few"),
     pytest.param(lambda m: m["weights"]["wte"].append("text"), id="a text row"),
     pytest.param(lambda m: m["weights"].update(wte=0.1), id="a matrix of one"),
     pytest.param(lambda m: m["weights"].pop("wpe"), id="a matrix missing"),
