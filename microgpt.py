@@ -452,11 +452,11 @@ def parse_args(argv):
         fail(f"--n-head {args.n_head} does not divide --n-embd {args.n_embd}, "
              f"but {math.gcd(args.n_head, args.n_embd)} would")
     if args.save is not None:
-        path = os.path.realpath(args.save or ".")
-        if path == os.path.realpath(args.file):
+        path, exists = os.path.abspath(args.save or "."), os.path.exists
+        if exists(path) and exists(args.file) and os.path.samefile(path, args.file):
             fail(f"--save {args.save!r} would overwrite the data")
         if not os.path.isdir(os.path.dirname(path)) or (
-                os.path.exists(path) and not os.path.isfile(path)):
+                exists(path) and not os.path.isfile(path)):
             fail(f"--save {args.save!r}: give a file in a folder that exists")
     return args
 
