@@ -58,6 +58,11 @@ def scalar_step(model):
     return lambda tokens, t: scalar_gpt.train_step(
         tokens, weights, m, v, t, 0.01, N_HEAD, model.n_layer)
 
+def scalar_freed_step(model):
+    """The same, but each graph is freed before the next one is built."""
+    step = scalar_step(model)
+    return lambda tokens, t: step(tokens, t).data
+
 def microgpt_step(model):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     def step(tokens, t):
@@ -76,7 +81,8 @@ def torch_step(model):
     return torch_parts(floats(model))[0]
 
 SCALAR, TORCH = "one node for every + and *", "PyTorch, CPU, float64, one thread"
-WAYS = {SCALAR: scalar_step, "microgpt.py": microgpt_step,
+WAYS = {SCALAR: scalar_step, "the same, each graph freed first": scalar_freed_step,
+        "microgpt.py": microgpt_step,
         "floats, gradients derived by hand": float_step, TORCH: torch_step}
 
 def torch_parts(weights):
@@ -177,7 +183,7 @@ def peak_memory(step, short, longest):
 def compare(n_embd, num_steps, warm_up, rounds, with_memory, torch_python):
     """All ways on one size of model: time, and the peak memory of a step."""
     seconds = race(n_embd, num_steps, warm_up, rounds, torch_python)
-    first, _, floor, *_ = map(statistics.median, seconds.values())
+    first, _, _, floor, *_ = map(statistics.median, seconds.values())
     model, docs, _, _ = load(n_embd=n_embd)
     docs = tokenized(docs, model)
     rows, peaks = [], []
