@@ -1,623 +1,493 @@
-"""microgpt: a whole GPT, from raw text to invented names, in one file of plain Python.
+"""microgpt: a complete GPT (generative pre-trained transformer) in plain Python.
 
-- `python microgpt.py` learns from input.txt, then prints twenty new names.
-- `from microgpt import Value` takes the parts to play with; importing runs nothing.
-
-What travels through the file, by example (the default model, the name 'ana'):
-
-- `tokens` [26, 0, 13, 0, 26]: the name as ids; 26 is BOS, the mark at both ends
-- `x` [16]: one token's vector of Values, on its way up the model
-- `w` [64][16]: a weight matrix [n_out][n_in], one row per output
-- `keys` [1][4][16]: [layer][time][channel], one longer with each token read
-- `logits` [27]: a score for every token that could come next
+Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. In comments,
+[n] is a list of n numbers, and [n_out][n_in] is a matrix: a list of n_out such rows.
 """
+import math, operator
 
-import gc
-import math
-import random
-import sys
+def require(condition, message):
+    """Raise ValueError with the message unless the condition holds."""
+    if not condition: raise ValueError(message)
 
-
-# 1. Data and tokens
-# --------------------------------------------------------------------------------------
-# A language model needs no labels. The text is its own answer sheet: each character is
-# the right answer to "what comes after the ones before it?". The text here is a list of
-# documents, one a line, each a name. A network computes with numbers, so each distinct
-# character gets an id, and one more id, BOS ("beginning of sequence"), stands at both
-# ends: as the first input it asks how names begin, as the last target it says to stop.
+# ## 1. Data and tokens ################################################################
+# A language model learns to predict the next token of a text, so the text itself holds
+# the right answers. Our text is a list of documents, each of them a name. A token is
+# one character, represented by an integer, its id. One more token, BOS ("beginning of
+# sequence"), marks both ends of a document; predicting the second BOS ends it.
 
 def load_docs(path):
-    """The lines of a UTF-8 file, stripped, none empty. Raises OSError, UnicodeError."""
-    # "-sig", because a byte-order mark left in place would become a token.
-    with open(path, encoding="utf-8-sig") as file:
+    """Return the nonempty lines of a UTF-8 file, without surrounding whitespace."""
+    with open(path, encoding="utf-8-sig") as file:  # -sig skips a byte-order mark
         return [line.strip() for line in file if line.strip()]
 
+def build_vocab(docs):
+    """Return the sorted distinct characters; the id of a character is its index."""
+    return sorted(set("".join(docs)))
+
 def split_docs(docs):
-    """Shuffled documents -> (those to train on, up to 200 others to test on)."""
-    # The last tenth is never trained on: has the model learnt how names are made, or
-    # only the names? A document that is in both parts would blur the answer.
+    """Split already shuffled documents into training and up to 200 held-out ones."""
+    # The model never trains on the last tenth. The loss on these unseen documents shows
+    # whether the model learns how names are formed or only memorizes them.
     num_train = len(docs) - len(docs) // 10
-    seen = set(docs[:num_train])
+    seen = set(docs[:num_train])  # a held-out document must not occur in both parts
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26], cut to ask for block_size predictions at most."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z; a long doc is cut to block_size + 1."""
+    require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc[:block_size]), bos][:block_size + 1]
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]
 
-
-# 2. Autograd
-# --------------------------------------------------------------------------------------
-# Learning asks of every parameter: if it grew a little, how many times as much would
-# the loss grow? That is its gradient, `dloss/dp`. A `Value` remembers its children, the
-# Values it was computed from, and the local derivative towards each. So the chain rule
-# can walk from the loss back to the leaves, the numbers that were not computed:
-# `dloss/dchild = sum of dloss/dnode * dnode/dchild` over all nodes that use the child
-# (reverse-mode differentiation: Linnainmaa, 1970).
-#
-# A node may have any number of children: a dot product of n pairs is one node with 2n
-# children, where n products and n - 1 sums would be 2n - 1 nodes with two each. Most
-# of the time would go into those nodes: run tests/benchmark.py to see.
+# ## 2. Autograd #######################################################################
+# The model is a function with thousands of adjustable numbers, its parameters. The loss
+# is one number that says how wrong its predictions are. To reduce the loss, we need its
+# derivative with respect to each parameter, called the parameter's gradient. A Value
+# stores its children (the Values it was computed from) and its local gradients (its
+# derivatives with respect to the children). Values thus form a graph, from parameters
+# to the loss. By the chain rule, dloss/dchild is the sum, over all nodes that use the
+# child, of dloss/dnode * dnode/dchild. One walk from the loss to the leaves (Values
+# without children) finds all gradients. This is backpropagation (Linnainmaa, 1970).
 
 class Value:
-    """One number, its gradient, its children and the local derivative towards each."""
-    __slots__ = ("data", "grad", "_children", "_local_grads")
-    tape = None  # while a list stands here, each new operation is appended to it
-
+    """A number, its gradient, its children, and its local gradients."""
+    __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
+    tape = None  # in training, a list of all new nodes: see forward() in section 6
     def __init__(self, data, children=(), local_grads=()):
-        if not children:
-            data = float(+data)  # the + refuses text
-        elif (tape := Value.tape) is not None:
-            tape.append(self)
-        self.data = data
-        self.grad = 0.0  # dloss/dself, once loss.backward() has run
+        self.data = float(data)
+        self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
         self._children = children
-        self._local_grads = local_grads
+        self._local_grads = local_grads  # dself/dchild for each child
+        if children and Value.tape is not None:
+            Value.tape.append(self)
 
-    def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
-
-    # Beside each operation stands its derivative, which the new node keeps as a number.
     def __add__(self, other):  # d(a + b)/da = 1, d(a + b)/db = 1
         other = other if isinstance(other, Value) else Value(other)
         return Value(self.data + other.data, (self, other), (1.0, 1.0))
     def __mul__(self, other):  # d(a b)/da = b, d(a b)/db = a
         other = other if isinstance(other, Value) else Value(other)
         return Value(self.data * other.data, (self, other), (other.data, self.data))
-    def __pow__(self, n):  # d(a^n)/da = n a^(n-1), for a number n
-        if not isinstance(n, (int, float)):
-            raise TypeError(f"the exponent must be a number, not {n!r}")
-        slope = n * self.data ** (n - 1) if n else 0.0
-        return Value(float(self.data ** n), (self,), (slope,))
-    def exp(self):  # d(e^a)/da = e^a
-        e = math.exp(self.data)
-        return Value(e, (self,), (e,))
-    def log(self):  # d(ln a)/da = 1/a
-        return Value(math.log(self.data), (self,), (1 / self.data,))
-    def relu(self):  # d(max(0, a))/da = 1 if a > 0, else 0; nan stays nan, to be seen
-        off = self.data <= 0
-        return Value(0.0 if off else self.data, (self,), (0.0 if off else 1.0,))
+    def __pow__(self, n):  # d(a^n)/da = n a^(n-1), n is a plain number, not a Value
+        return Value(self.data ** n, (self,), (n * self.data ** (n - 1),))
+    # d(e^a)/da = e^a, d(ln a)/da = 1/a, and d(max(a, 0))/da is 1 if a > 0, otherwise 0
+    def exp(self): return Value(e := math.exp(self.data), (self,), (e,))
+    def log(self): return Value(math.log(self.data), (self,), (1 / self.data,))
+    def relu(self): return Value(max(self.data, 0.0), (self,), (float(self.data > 0),))
     def __neg__(self): return self * -1
     def __sub__(self, other): return self + -other
     def __truediv__(self, other): return self * other ** -1
+    __radd__, __rmul__ = __add__, __mul__  # for 1 + a, for 2 * a, and for sum()
     def __rsub__(self, other): return -self + other
     def __rtruediv__(self, other): return self ** -1 * other
-    __radd__, __rmul__ = __add__, __mul__
+    def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
-    def backward(self, tape=None):
-        """Add dself/dleaf to the grad of each leaf; a tape lists all operations."""
-        # Before a node passes its gradient on, all its uses must have added theirs. So
-        # we take nodes from the last computed to the first: uses before children.
-        nodes = self.operations() if tape is None else tape
-        for node in nodes:  # the leaves are not among them: what they have, they keep
-            node.grad = 0.0
-        self.grad += 1.0  # dself/dself = 1
-        for node in reversed(nodes):
-            if grad := node.grad:  # zero has nothing to pass on
-                # `+=`, because a node used twice moves the loss in two ways, and they
-                # add up. So they would from step to step: adam() zeroes the leaves.
+    def backward(self, order=None):
+        """Compute dself/dnode for all nodes below self; leaves add it to their grad."""
+        # A node's gradient is complete once every node that uses it has contributed. So
+        # we list the nodes in topological order, children first, and go backward.
+        if order is None:  # otherwise it is the tape (section 6)
+            order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
+            while stack:  # a node stays on the stack until its children are listed
+                node = stack[-1]
+                waiting = [c for c in node._children if c._children and c not in order]
+                stack += waiting
+                if not waiting:
+                    order[stack.pop()] = None  # a second listing changes nothing
+        for node in order:  # these are all nodes with children; the leaves, not listed,
+            node.grad = 0.0  # keep their gradients, so that several losses can add up
+        self.grad = 1.0  # dself/dself
+        for node in reversed(order):
+            if grad := node.grad:  # a gradient of 0 contributes nothing
                 for child, local_grad in zip(node._children, node._local_grads):
-                    child.grad += local_grad * grad
+                    child.grad += local_grad * grad  # +=: the sum over all uses
 
-    def operations(self):
-        """All operations that led to self, children before uses, self the last."""
-        # A node goes on the stack to be opened and, below its children, a second time
-        # to be listed after them. Recursion would fail a thousand operations deep.
-        order, seen, stack = [], set(), [(self, False)]
-        while stack:
-            node, children_listed = stack.pop()
-            if children_listed:
-                order.append(node)
-            elif node not in seen and node._children:
-                seen.add(node)
-                stack.append((node, True))
-                stack += [(child, False) for child in node._children]
-        return order
+def dot(x, w):
+    """[n], [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
+    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. This is one node with 2n children;
+    # as 2n nodes, one for every * and +, training would take about five times as long.
+    if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
+    x_data = [xi.data for xi in x]
+    w_data = [wi.data for wi in w]
+    return Value(sum(map(operator.mul, x_data, w_data)), [*x, *w], w_data + x_data)
 
-class Dot(Value):
-    """The dot product of x and row, two lists of n Values: one node, 2n children."""
-    # The rows of a matrix share the list x, and all tokens share row. So a Dot refers
-    # to both and joins them when asked; copies would make the graph half again as big.
-    __slots__ = ("x", "row", "x_data", "row_data")
+# ## 3. Parameters #####################################################################
+# All that the model learns is stored in its parameters, which form matrices. They start
+# as small random numbers: random, because if all were equal, the numbers in a row would
+# stay equal; small, so that at first all tokens are about equally likely.
 
-    def __init__(self, x, row, x_data):
-        row_data = [wi.data for wi in row]
-        total = 0.0  # in a loop: sum() of floats rounds differently from Python 3.12 on
-        for xi, wi in zip(x_data, row_data):
-            total += xi * wi
-        self.data, self.grad = total, 0.0
-        self.x, self.row = x, row
-        self.x_data, self.row_data = x_data, row_data
-        if (tape := Value.tape) is not None:
-            tape.append(self)
-
-    @property
-    def _children(self): return self.x + self.row
-    @property
-    def _local_grads(self): return self.row_data + self.x_data  # d/dx = w, d/dw = x
-
-
-# 3. Parameters
-# --------------------------------------------------------------------------------------
-# All that the model will ever know is in these matrices. They start as small random
-# numbers: random, because channels that start equal get equal gradients and stay equal;
-# small, so that the untrained model finds all tokens about equally likely.
-
-def shapes(vocab_size, n_embd, n_layer, block_size):
-    """Yield (name, n_out, n_in) of each matrix, in the order of their drawing."""
-    yield "wte", vocab_size, n_embd  # embedding: a vector for each token
-    yield "wpe", block_size, n_embd  # embedding: a vector for each position
-    yield "lm_head", vocab_size, n_embd  # turns the last x into logits
-    for layer in range(n_layer):
-        for name in ("attn_wq", "attn_wk", "attn_wv", "attn_wo"):
-            yield f"layer{layer}.{name}", n_embd, n_embd
-        yield f"layer{layer}.mlp_fc1", 4 * n_embd, n_embd
-        yield f"layer{layer}.mlp_fc2", n_embd, 4 * n_embd
+def matrix(n_out, n_in, rng):
+    """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
+    return [[Value(rng.gauss(0, 0.08)) for _ in range(n_in)] for _ in range(n_out)]
 
 class Model:
-    """Settings, the characters, and state_dict: name -> [n_out][n_in] Values."""
-    # By default `27*16 + 16*16 + 27*16 + 4 * 16*16 + 64*16 + 16*64 = 4,192` parameters.
+    """Settings, params (4,192 Values), and state_dict, the matrices of section 4."""
     def __init__(self, chars, rng, n_embd=16, n_layer=1, n_head=4, block_size=16):
-        if n_embd % n_head:
-            raise ValueError(f"n_head {n_head} does not divide n_embd {n_embd}")
-        self.chars, self.n_embd, self.n_layer = chars, n_embd, n_layer
-        self.n_head, self.block_size = n_head, block_size
-        self.state_dict = {
-            name: [[Value(rng.gauss(0, 0.08)) for _ in range(n_in)]
-                   for _ in range(n_out)]
-            for name, n_out, n_in in shapes(len(chars) + 1, n_embd, n_layer, block_size)
-        }
-        self.params = [p for w in self.state_dict.values() for row in w for p in row]
+        require(n_embd % n_head == 0, f"n_head {n_head} must divide n_embd {n_embd}")
+        self.chars = chars            # the vocabulary without BOS, so vocab_size - 1
+        self.n_embd = n_embd          # how many numbers ("channels") represent a token
+        self.n_layer = n_layer        # how many layers, each with attention and an MLP
+        self.n_head = n_head          # how many heads (parallel lookups) per attention
+        self.block_size = block_size  # the context length: how many tokens it can read
+        w = self.state_dict = {}
+        w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> embedding
+        w["wpe"] = matrix(block_size, n_embd, rng)          # position -> embedding
+        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # final x -> logits (scores)
+        for i in range(n_layer):
+            w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # x -> query
+            w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # x -> key
+            w[f"layer{i}.attn_wv"] = matrix(n_embd, n_embd, rng)  # x -> value
+            w[f"layer{i}.attn_wo"] = matrix(n_embd, n_embd, rng)  # combines the heads
+            w[f"layer{i}.mlp_fc1"] = matrix(4 * n_embd, n_embd, rng)  # x -> hidden
+            w[f"layer{i}.mlp_fc2"] = matrix(n_embd, 4 * n_embd, rng)  # hidden -> output
+        self.params = [p for rows in w.values() for row in rows for p in row]
 
-
-# 4. The model
-# --------------------------------------------------------------------------------------
-# A GPT maps the tokens so far to a score for each token that could be next. A token is
-# a vector x of n_embd channels, and each layer adds to it twice: what attention found
-# in the tokens so far, then what the MLP makes of it. As layers add to x and never
-# replace it, gradients have a straight way back through any number of them.
+# ## 4. The model ######################################################################
+# A GPT reads one token at a time and gives each possible next token a score, its logit.
+# Inside, a token becomes a vector x of n_embd channels, its embedding. Each layer adds
+# to x twice: attention adds what it gathers from the tokens read so far, and the MLP
+# (multilayer perceptron) adds what it computes from x alone. Adding to x is a residual
+# connection: the derivative of x + f(x) is 1 + f'(x), and the 1 lets gradients through.
 
 def linear(x, w):
-    """[n_in], [n_out][n_in] -> [n_out]: the dot product of x with each row of w."""
-    x_data = [xi.data for xi in x]
-    return [Dot(x, row, x_data) for row in w]
-
-def logsumexp(logits):
-    """[n] -> one Value, log(sum(exp(logits))), as a single node; its slope: softmax."""
-    top = max(logit.data for logit in logits)
-    exps = [math.exp(logit.data - top) for logit in logits]  # at most 1: no overflow
-    total = math.fsum(exps)
-    return Value(top + math.log(total), tuple(logits), [e / total for e in exps])
+    """[n_in], [n_out][n_in] -> [n_out]: the matrix-vector product."""
+    return [dot(x, row) for row in w]
 
 def softmax(logits):
-    """[n] -> [n]: scores to probabilities; none is below 0, together they make 1."""
-    minus_log_total = -logsumexp(logits)
-    return [(logit + minus_log_total).exp() for logit in logits]  # e^a / e^b = e^(a-b)
+    """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
+    largest = max(logit.data for logit in logits)  # e^-largest will cancel
+    exps = [(logit - largest).exp() for logit in logits]  # without overflow
+    inverse = sum(exps) ** -1
+    return [e * inverse for e in exps]
 
 def rmsnorm(x):
-    """[n] -> [n]: x scaled to root mean square 1 (Zhang and Sennrich, 2019)."""
-    # However large the sums in x have grown, what reads it sees numbers of one size.
-    mean_square = linear(x, [x])[0] * (1 / len(x))  # x dot x: each xi is used twice
-    scale = (mean_square + 1e-5) ** -0.5  # 1e-5: no division by zero at x = 0
-    return [xi * scale for xi in x]
+    """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
+    scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents a division by zero
+    return [xi * scale for xi in x]  # of size about 1, however large x has become
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
-    """[n_embd] -> [n_embd]: gather from the tokens so far (Vaswani et al., 2017)."""
-    # The only place where tokens meet. Each asks with its query, is found by its key,
-    # and hands over its value. keys and values: [time][n_embd], this token the last.
-    # Where is the causal mask? Here: what is not in the lists yet cannot be seen. This
-    # holds in training too, and as the lists hold Values, gradients flow through them.
+    """[n_embd] -> [n_embd]; keys and values, [time][n_embd], grow by one row each."""
+    # Attention (Vaswani et al., 2017) is the only place where tokens share information.
+    # Each has a query (what it looks for), a key (what it offers), and a value (what it
+    # passes on). The larger the dot product of a query and a key, the more that key's
+    # value counts. Each head has its own channels, so it can look for other things.
+    q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
-    # Sums of head_dim products spread like sqrt(head_dim). Left so, wide heads would
-    # soon see one token only, and hardly any gradient would reach the others.
+    # Later tokens are not in these lists yet, so no token can see its future, even in
+    # training (a causal mask does this if all tokens are read at once). Gradients flow
+    # through the lists. In inference, they save recomputing old tokens: a KV cache.
     head_dim = len(x) // n_head
-    scale = Value(1 / math.sqrt(head_dim))
-    q = [qi * scale for qi in linear(x, wq)]
-    # Each head has some of the channels to itself, and so can look for something else.
-    found = []
+    output = []
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        weights = softmax(linear(q[head], [key[head] for key in keys]))  # [time]
-        columns = [list(column) for column in zip(*(value[head] for value in values))]
-        found += linear(weights, columns)  # [time], [head_dim][time] -> [head_dim]
-    return linear(found, wo)  # mixes what the heads have found
+        # A sum of n random products grows like sqrt(n), so we divide by it. With large
+        # scores, softmax would pick a single token and pass back hardly any gradient.
+        scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
+        weights = softmax(scores)  # [time], the number of tokens read so far
+        for channel in range(start, start + head_dim):  # the weighted mean of values
+            output.append(dot(weights, [value[channel] for value in values]))
+    return linear(output, wo)  # wo mixes the channels of all heads
 
 def mlp(x, fc1, fc2):
-    """[n_embd] -> [n_embd]: widen fourfold, bend, narrow (Primer: So et al., 2021)."""
-    # The bend is relu(h)^2. Without one, two linear maps in a row are no more than one.
-    hidden = [h.relu() for h in linear(x, fc1)]
-    return linear([h * h for h in hidden], fc2)
+    """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), narrow."""
+    # A nonlinearity is needed: without it, two matrices could do no more than one.
+    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ** 2 trains faster
+
+def add(x, y):
+    """[n], [n] -> [n]: the sum of two vectors."""
+    require(len(x) == len(y), f"sum of vectors of lengths {len(x)} and {len(y)}")
+    return [xi + yi for xi, yi in zip(x, y)]
 
 def gpt(token_id, pos_id, keys, values, model):
-    """One token, after those in keys and values, which grow -> logits, [vocab_size]."""
-    w = model.state_dict
-    x = [t + p for t, p in zip(w["wte"][token_id], w["wpe"][pos_id])]
-    # Each layer norms its own input, so why here? The layers add to x itself, and
-    # lm_head reads the sum: unnormed, x would start it at 0.1 a channel, not at 1.
-    x = rmsnorm(x)
+    """One token -> [vocab_size] logits; keys and values: [n_layer][time][n_embd]."""
+    w, n_head = model.state_dict, model.n_head
+    # x says which token this is, and where. Its size, about 0.1 at first, is set to 1.
+    # Below, only attention and mlp get a normalized copy; x itself is only added to.
+    x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
-        attn = [w[f"layer{i}.attn_{name}"] for name in ("wq", "wk", "wv", "wo")]
-        found = attention(rmsnorm(x), keys[i], values[i], *attn, model.n_head)
-        x = [a + b for a, b in zip(x, found)]
-        made = mlp(rmsnorm(x), w[f"layer{i}.mlp_fc1"], w[f"layer{i}.mlp_fc2"])
-        x = [a + b for a, b in zip(x, made)]
+        wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
+        x = add(x, attention(rmsnorm(x), keys[i], values[i], wq, wk, wv, wo, n_head))
+        x = add(x, mlp(rmsnorm(x), w[f"layer{i}.mlp_fc1"], w[f"layer{i}.mlp_fc2"]))
     return linear(x, w["lm_head"])
 
-
-# 5. Loss and Adam
-# --------------------------------------------------------------------------------------
-# The loss is surprise: -log of the probability that the model gave to the token that
-# came. Guessing among 27 tokens costs ln 27 = 3.30 nats; at 2.3 the model wavers as if
-# among e^2.3 = 10 of them. The gradients say which way to turn 4,192 knobs to lower it.
+# ## 5. Loss and Adam ##################################################################
+# The loss is surprise: -log of the probability that the model gave to the actual next
+# token, in nats (units of the natural logarithm). Guessing among 27 tokens costs
+# ln 27 = 3.30 nats; at 2.3 nats, the model is as unsure as if it guessed among 10.
+# Training is gradient descent: it moves parameters against their gradients.
 
 def cross_entropy(logits, target):
-    """-log(softmax(logits)[target]) in nats, in a form that never meets log(0)."""
-    return logsumexp(logits) - logits[target]
+    """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
+    # Softmax is the same for z = logits - largest: -log(exp(z_t) / sum of all exp(z_j))
+    # = log(sum of all exp(z_j)) - z_t, finite even if the probability would round to 0.
+    largest = max(logit.data for logit in logits)
+    z = [logit - largest for logit in logits]
+    return sum(zj.exp() for zj in z).log() - z[target]
 
 def document_losses(model, tokens):
-    """[n + 1] tokens -> [n] losses, of each token predicted from those before it."""
-    keys, values = ([[] for _ in range(model.n_layer)] for _ in range(2))
-    return [cross_entropy(gpt(token, pos, keys, values, model), target)
-            for pos, (token, target) in enumerate(zip(tokens, tokens[1:]))]
+    """[n + 1] tokens -> [n] losses, one for each token after the first."""
+    keys = [[] for _ in range(model.n_layer)]  # gpt() fills these lists
+    values = [[] for _ in range(model.n_layer)]
+    return [cross_entropy(gpt(tokens[i], i, keys, values, model), tokens[i + 1])
+            for i in range(len(tokens) - 1)]
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
-    """Step t = 1, 2, ... of Adam (Kingma and Ba, 2014); leaves the gradients zeroed."""
-    # m and v are running means of each gradient and its square. A gradient that stays
-    # as it is has m / sqrt(v) near 1 or -1, a full step; one that wavers, a small one.
-    # As both begin at 0, after t steps only the share 1 - beta ** t of them is filled.
-    new1, new2, sqrt = 1 - beta1, 1 - beta2, math.sqrt
-    share1, share2 = 1 - beta1 ** t, 1 - beta2 ** t
-    rate = learning_rate / share1
+    """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
+    # m and v are running means of the gradient and of its square (the first and second
+    # moments). Started at 0, their weights sum to only 1 - beta^t, so we divide by it.
+    # A steady gradient moves p by about learning_rate, one that flips its sign by less.
+    correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
-        grad = p.grad
-        m[i] = mean = beta1 * m[i] + new1 * grad
-        v[i] = square = beta2 * v[i] + new2 * grad * grad
-        p.data -= rate * mean / (sqrt(square / share2) + eps_adam)  # eps: never 0 / 0
-        p.grad = 0.0
+        m[i] = beta1 * m[i] + (1 - beta1) * p.grad
+        v[i] = beta2 * v[i] + (1 - beta2) * p.grad * p.grad
+        m_hat = m[i] / correction1
+        v_hat = v[i] / correction2
+        p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)
 
+# ## 6. Training loop ##################################################################
+# Each step takes one document, computes its loss (the forward pass) and all gradients
+# (the backward pass), and updates the parameters. The next step builds a new graph.
 
-# 6. Training loop
-# --------------------------------------------------------------------------------------
-# One step: take a document, compute its loss and so build the graph, walk back through
-# it for the gradients, and let Adam move every parameter a little downhill. Then the
-# graph is dropped: the next document builds its own, from the moved parameters.
-
-def backprop(model, tokens):
-    """Add dloss/dp to each parameter's grad; return the loss, a document's mean."""
-    # Two shortcuts. The order of computing, kept on a tape, serves backward as it is.
-    # And CPython's garbage collector rests: time and again it would search the growing
-    # graph for cycles, and it has none, since children are older than their uses.
-    rest = gc.isenabled() and sys.implementation.name == "cpython"
-    if rest:
-        gc.disable()
+def forward(model, tokens):
+    """Return the mean loss over a document, and the tape: a list of all operations."""
+    # Every operation is created after its children, so the tape is already in the order
+    # that backward() needs. If it had to find one, training would be about 50 % slower.
     Value.tape = tape = []
     try:
         losses = document_losses(model, tokens)
-        loss = sum(losses) * (1 / len(losses))  # a sum of Values, by their own +
-        loss.backward(tape)
+        loss = sum(losses) / len(losses)
+        require(Value.tape is tape, "only one thread may train at a time")
+        return loss, tape
     finally:
         Value.tape = None
-        if rest:
-            gc.enable()
-    return loss.data
 
 def train(model, docs, num_steps=1000, learning_rate=0.01):
-    """Yield the loss of each step; FloatingPointError when training diverges."""
+    """A generator that trains on one document per iteration and yields its loss."""
+    require(docs or not num_steps, "there are no documents to train on")
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
-        doc = docs[step % len(docs)]
-        loss = backprop(model, tokenize(doc, model.chars, model.block_size))
-        # Guessing costs log(vocab_size); a thousand times that is divergence.
-        if not loss < 1000 * math.log(len(model.chars) + 1):  # nan is not less, either
-            raise FloatingPointError(f"diverged at step {step + 1}")
-        # Long strides first, then ever shorter ones, so that it can settle.
+        tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
+        loss, tape = forward(model, tokens)  # the forward pass builds the graph
+        for p in model.params:
+            p.grad = 0.0  # because backward() adds to it
+        loss.backward(tape)  # the backward pass computes p.grad for all parameters
+        # The learning rate decays linearly toward 0, so that training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
-        yield loss
+        yield loss.data
+        del loss, tape  # frees the graph before the next step builds another
 
 def mean_loss(model, docs):
-    """Mean loss per token over the documents, in nats; nothing is learnt from them."""
-    losses = [loss.data for doc in docs for loss in document_losses(
-        model, tokenize(doc, model.chars, model.block_size))]
-    return math.fsum(losses) / len(losses)
+    """Return the mean loss per token over all documents, in nats, without training."""
+    require(docs, "there are no documents to measure the loss on")
+    losses = [loss.data for doc in docs for loss in
+              document_losses(model, tokenize(doc, model.chars, model.block_size))]
+    return sum(losses) / len(losses)
 
-
-# 7. Inference loop
-# --------------------------------------------------------------------------------------
-# To invent a name, ask what follows BOS, draw a token by the answer, feed it in as if
-# it had been read, and go on until BOS is drawn. It is the same gpt(); but in training
-# the next input came from the data, whatever the model had thought, and here it is the
-# model's own word. There is no right answer, so no loss and no learning; the graph that
-# gpt() builds all the same is dropped. Is a sample invented, or remembered? Look it up
-# in the data, as the command line does.
+# ## 7. Inference loop #################################################################
+# To invent a name, we ask the model what follows BOS, draw a token from the predicted
+# probabilities, make it the next input, and so on until BOS is drawn. In training, the
+# next input comes from the data; here it is the model's own choice. Nothing is learned.
 
 def generate(model, rng, temperature=0.5, prompt=""):
-    """The prompt, a str, continued by up to block_size characters in all."""
-    if not temperature >= 0:  # a negative one would favour the unlikely
-        raise ValueError(f"temperature {temperature} is not at least 0")
-    keys, values = ([[] for _ in range(model.n_layer)] for _ in range(2))
-    bos = len(model.chars)
-    tokens = [bos, *map(model.chars.index, prompt)]
-    for pos in range(model.block_size):
-        logits = [z.data for z in gpt(tokens[pos], pos, keys, values, model)]
-        if pos + 1 < len(tokens):
-            continue  # the prompt goes on: the next token is given
-        if not all(map(math.isfinite, logits)):
-            raise FloatingPointError("the model computes numbers that are not finite")
-        # Below 1, the temperature widens the gaps between logits and favours the
-        # likely; above, it evens them out. choices() does the dividing of softmax.
-        top = max(logits)
-        if temperature == 0:
-            token = logits.index(top)
-        else:
-            weights = [math.exp((z - top) / temperature) for z in logits]
-            token = rng.choices(range(bos + 1), weights)[0]
-        if token == bos:
+    """Return the prompt and its continuation: at most block_size characters."""
+    require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
+    tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
+    keys = [[] for _ in range(model.n_layer)]
+    values = [[] for _ in range(model.n_layer)]
+    for pos_id in range(model.block_size):
+        logits = gpt(tokens[pos_id], pos_id, keys, values, model)
+        if pos_id < len(prompt):
+            continue  # gpt() filled the lists; the prompt has the next token
+        # A temperature below 1 stretches the scores apart; near 0, the likeliest wins.
+        probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
+        token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
+        if token_id == len(model.chars):  # BOS ends the document
             break
-        tokens.append(token)
-    return "".join(model.chars[token] for token in tokens[1:])
+        tokens.append(token_id)
+    return "".join(model.chars[token_id] for token_id in tokens[1:])
+# GPT-2 (2019) is larger, and its tokens are pieces of words. It has LayerNorm in place
+# of RMSNorm, one more before lm_head, GELU in place of squared ReLU, biases, and wte as
+# lm_head. It trains on many texts at once. To see how, read nanoGPT next.
 
-# A real GPT differs in scale and speed, not in kind: tokens are pieces of words, all
-# positions of many documents are computed at once, as tensors on GPUs (then a mask must
-# hide the future), parameters are counted in billions, and conversation is taught
-# afterwards. Read on: nanoGPT, then llm.c.
+# ## 8. The command line ###############################################################
+# run() is the whole program in brief. The flags, files, and messages after it are not
+# needed to understand a GPT. Notes and errors go to standard error, all else to stdout.
+import argparse, gc, json, os, random, sys, time
 
+def run(args):
+    """The program: load data, make or load a model, train it, and sample from it."""
+    docs = attempt(args.file, load_docs, args.file)
+    require(docs and "\0" not in "".join(docs), f"{args.file} is empty or not text")
+    rng = random.Random(args.seed)
+    rng.shuffle(docs)
+    if args.load is None:
+        model = Model(build_vocab(docs), rng, *(getattr(args, name) for name in SIZES))
+    else:
+        model = attempt(args.load, load, args.load)
+        docs = [doc for doc in docs if args.num_steps or set(doc) <= set(model.chars)]
+    check(args, docs, model)
+    print(f"num docs: {len(docs)}\nvocab size: {len(model.chars) + 1}")
+    print(f"num params: {len(model.params)}", flush=True)
+    failure = learn(model, docs, args)
+    print("\n--- inference ---", flush=True)
+    for i in range(1, args.num_samples + 1):
+        sample = generate(model, rng, args.temperature, args.prompt)
+        print(f"sample {i:2d}: {sample}" + " (in data)" * (sample in docs), flush=True)
+    if failure: raise failure  # the model could not be saved
 
-# 8. The command line
-# --------------------------------------------------------------------------------------
-# Flags, messages and files: what a program needs, and nothing that a GPT is made of.
-# Results go to standard output; whatever is wrong becomes one line on standard error.
+SIZES = ("n_embd", "n_layer", "n_head", "block_size")
+FLAGS = {  # name: (default, help)
+    "n_embd": (16, "channels of each token's vector"),
+    "n_layer": (1, "layers, each with attention and an MLP"),
+    "n_head": (4, "attention heads; must divide n_embd"),
+    "block_size": (16, "context length, in tokens"),
+    "num_steps": (1000, "training steps, one document each; 0 by default with --load"),
+    "learning_rate": (0.01, "learning rate at the first step; decays linearly to 0"),
+    "seed": (42, "seed of the random number generator"),
+    "temperature": (0.5, "sampling temperature; 0 takes the likeliest token"),
+    "num_samples": (20, "number of documents to generate"),
+}
 
-import argparse
-import contextlib
-import functools
-import itertools
-import json
-import os
-import signal
-import time
+def parse_args(argv):
+    """Return the settings; raise a ValueError if a flag is out of range."""
+    parser = argparse.ArgumentParser(allow_abbrev=False, description="Train a GPT.")
+    parser.error, add = fail, parser.add_argument
+    data = os.path.join(os.path.dirname(os.path.realpath(__file__)), "input.txt")
+    add("file", nargs="?", default=data if os.path.isfile(data) else "input.txt",
+        metavar="FILE", help="UTF-8 text, one document per line (default: input.txt)")
+    for name, (default, text) in FLAGS.items():
+        add("--" + name.replace("_", "-"), type=type(default), metavar="N",
+            help=f"{text} (default: {default})")
+    add("--prompt", metavar="TEXT", default="", help="begin every sample with TEXT")
+    add("--save", metavar="FILE", help="write the trained model to FILE as JSON")
+    add("--load", metavar="FILE", help="start from a saved model instead of a new one")
+    args = parser.parse_args(argv)
+    require([] not in vars(args).values(), "-- is not a value")  # of --save=--
+    for name, (default, _) in FLAGS.items():
+        value, least = getattr(args, name), int(name in SIZES)
+        if value is None:
+            setattr(args, name, 0 if args.load and name == "num_steps" else default)
+            continue
+        flag = f"--{name.replace('_', '-')} {value}"
+        require(least <= value < 1e100, f"{flag} is out of range")
+        require(not (least and args.load), f"{flag}: the size is set by --load")
+    return args
 
-FLAGS = [  # name, kind, least value, default, help
-    ("n_embd", int, 1, 16, "channels of each token's vector"),
-    ("n_layer", int, 1, 1, "layers of attention and MLP"),
-    ("n_head", int, 1, 4, "attention heads; must divide n_embd"),
-    ("block_size", int, 1, 16, "positions, the most tokens read at once"),
-    ("num_steps", int, 0, 1000, "training steps, one document each"),
-    ("learning_rate", float, 0, 0.01, "of the first step; falls in a line to 0"),
-    ("seed", int, 0, 42, "of all chance: same seed, same output"),
-    ("temperature", float, 0, 0.5, "of sampling; 0 takes the likeliest token"),
-    ("num_samples", int, 0, 20, "documents to invent"),
-]
+def attempt(what, function, *args):
+    """Return function(*args); turn an error into a ValueError that names the input."""
+    try: return function(*args)
+    except (OSError, RecursionError, ValueError) as error:
+        raise ValueError(f"{what}: {error}") from error
+
+def check(args, docs, model):
+    """Refuse data, a prompt, or a save path that will not work with the model."""
+    unknown = sorted(set("".join(docs) + args.prompt) - set(model.chars))
+    shown = ", ".join(f"{char!r} (U+{ord(char):04X})" for char in unknown[:9])
+    require(not unknown, f"the model does not know the characters {shown}")
+    attempt("--prompt", generate, model, random, 1, args.prompt)
+    if args.save is not None:
+        attempt("--save", save, args.save, model, args.file)
+    cut = sum(len(doc) >= model.block_size for doc in docs)
+    if cut: print(f"note: --block-size cuts off {cut} documents", file=sys.stderr)
+
+def learn(model, docs, args):
+    """Train, save, and measure the model; return the error if saving failed."""
+    train_docs, held_out = split_docs(docs)
+    losses, failure, start = [], None, time.perf_counter()
+    try:
+        for loss in train(model, train_docs, args.num_steps, args.learning_rate):
+            losses.append(loss)
+            show_step(losses, args.num_steps, time.perf_counter() - start)
+            if not loss < 1e4: break  # too large, or nan: diverged
+    except (KeyboardInterrupt, OSError):  # OSError: the output has been closed
+        if not losses: raise
+    seconds = time.perf_counter() - start
+    if losses and sys.stdout.isatty(): print()  # ends the line of show_step
+    if not all(abs(x) < 1e4 for x in losses[-1:] + [p.data for p in model.params]):
+        raise ArithmeticError
+    if args.save is not None:
+        try: save(args.save, model)
+        except OSError as error: failure = OSError(f"cannot save the model: {error}")
+    if args.save is not None and not failure:
+        print(f"note: saved {args.save!r} after {len(losses)} steps", file=sys.stderr)
+    if losses:
+        mean = sum(losses[-50:]) / len(losses[-50:])
+        print(f"mean loss last {len(losses[-50:])} steps: {mean:.4f}", flush=True)
+    if len(losses) < args.num_steps:
+        print("note: interrupted; samples follow; Ctrl-C quits", file=sys.stderr)
+    loss = f"{mean_loss(model, held_out):.4f}" if held_out else "none held out"
+    print(f"held-out loss: {loss} (uniform guess: {math.log(len(model.chars)+1):.4f})")
+    print(f"training time: {seconds:.2f}s")
+    return failure
+
+def show_step(losses, num_steps, seconds):
+    """Print one line per step; in a terminal, each replaces the previous one."""
+    step, terminal = len(losses), sys.stdout.isatty()
+    line = f"step {step:4d} / {num_steps} | loss {losses[-1]:.4f}"
+    if terminal:
+        line += f" | {seconds * (num_steps / step - 1):.0f}s left  "
+        line = line[:os.get_terminal_size().columns - 1]
+    print(line, end="\r" if terminal else "\n", flush=True)
+
+def save(path, model, data=None):
+    """Write the model as JSON, all or nothing; if data is given, this is a dry run."""
+    path = os.path.realpath(path)
+    if data and os.path.exists(path):
+        usable = os.path.isfile(path) and not os.path.samefile(path, data)
+        require(usable, "this would overwrite the data, or what is not a file")
+    weights = {name: [[p.data for p in row] for row in rows]
+               for name, rows in model.state_dict.items()}
+    saved = {"chars": model.chars, "n_head": model.n_head, "weights": weights}
+    part = f"{path}.{os.getpid()}.part"
+    try:
+        with open(part, "w", encoding="ascii") as file: file.write(json.dumps(saved))
+        if not data: os.replace(part, path)
+    finally:
+        if os.path.exists(part): os.remove(part)
+
+def load(path):
+    """Return the model that save() wrote; a ValueError names the first faulty part."""
+    with open(path, encoding="utf-8-sig") as file: text = file.read()
+    saved = json.loads(text)
+    require(type(saved) is dict, "it is not a JSON object")
+    for key, kind in (("chars", list), ("n_head", int), ("weights", dict)):
+        require(type(saved.get(key)) is kind, f"{key!r} is not of type {kind.__name__}")
+    chars, n_head, weights = saved["chars"], saved["n_head"], saved["weights"]
+    require(n_head > 0, f"'n_head' is {n_head}, not a positive number")
+    require(chars == sorted(set("".join(map(str, chars)))), "'chars' is not in order")
+    wpe = weights.get("wpe")
+    require(type(wpe) is list and wpe and type(wpe[0]) is list and wpe[0], "no 'wpe'")
+    n_embd, n_layer = len(wpe[0]), max(1, sum("attn_wq" in name for name in weights))
+    # Each parameter takes a character or more, so no small file asks for a large model.
+    num_params = n_embd * (2 * len(chars) + len(wpe) + 12 * n_layer * n_embd)
+    require(num_params < len(text), "the file is too small for its sizes")
+    model = Model(chars, random, n_embd, n_layer, n_head, len(wpe))
+    for name, matrix in model.state_dict.items():
+        rows, n_in = weights.pop(name, None), len(matrix[0])
+        require(type(rows) is list and len(rows) == len(matrix) and all(
+            type(row) is list and len(row) == n_in and all(
+                type(x) in (int, float) and abs(x) < 1e4 for x in row) for row in rows),
+            f"{name!r} is not {len(matrix)} rows of {n_in} numbers below 1e4 in size")
+        for params, numbers in zip(matrix, rows):
+            for p, number in zip(params, numbers): p.data = float(number)
+    require(not weights, f"the model has no matrices {[*weights][:9]}")
+    return model
+
+def main(argv=None):
+    """Run the command line and set the exit status. Any traceback is a bug."""
+    sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.implementation.name == "cpython": gc.disable()  # graphs have no cycles
+    try: run(parse_args(argv))
+    except KeyboardInterrupt: sys.exit(130)  # 128 + SIGINT
+    except ArithmeticError: fail("training diverged; try a smaller --learning-rate", 1)
+    except ValueError as error: fail(error)
+    except OSError as error:  # stdout is closed (as by `| head`), or a write failed
+        if isinstance(error, BrokenPipeError): os._exit(141)  # 128 + SIGPIPE
+        print("microgpt: error:", *str(error).split(), file=sys.stderr)
+        os._exit(1)
 
 def fail(message, status=2):
     """End the program with one line on standard error."""
-    print("microgpt: error:", *message.split(), file=sys.stderr)
-    raise SystemExit(status)
+    print("microgpt: error:", *str(message).split(), file=sys.stderr)
+    sys.exit(status)
 
-def number(kind, least, text):
-    """A flag's text as a number; argparse.ArgumentTypeError if it makes no sense."""
-    with contextlib.suppress(ValueError):
-        if least <= kind(text) < math.inf:  # which nan is not
-            return kind(text)
-    noun = "whole number" if kind is int else "finite number"
-    raise argparse.ArgumentTypeError(f"{text!r} is not a {noun} of at least {least}")
-
-def parse_args(argv):
-    """All settings, checked as far as they can be before the data is read."""
-    parser = argparse.ArgumentParser(
-        argument_default=argparse.SUPPRESS, allow_abbrev=False,
-        description="Train a small GPT on the lines of a text, and sample.")
-    parser.error, add = fail, parser.add_argument
-    add("file", metavar="FILE", nargs="?", help="UTF-8 text, one document a line "
-        "(default: the input.txt beside the script, or else in this folder)")
-    for name, kind, least, default, text in FLAGS:
-        add("--" + name.replace("_", "-"), type=functools.partial(number, kind, least),
-            metavar="F" if kind is float else "N", help=f"{text} (default: {default})")
-    add("--prompt", metavar="TEXT", help="begin every sample with TEXT")
-    add("--save", metavar="FILE", help="write the trained model and its data as JSON")
-    add("--load", metavar="FILE", help="train nothing, sample from a model so written")
-    given = vars(parser.parse_args(argv))
-    for name in (name for name, value in given.items() if value == []):
-        fail(f"argument --{name.replace('_', '-')}: '--' is no value")  # argparse bug
-    settings = {name: default for name, _, _, default, _ in FLAGS}
-    beside = os.path.join(os.path.dirname(os.path.abspath(__file__)), "input.txt")
-    settings.update(file=beside if os.path.isfile(beside) else "input.txt",
-                    prompt="", save=None, load=None)
-    if "load" in given:
-        settings["file"] = None  # the model brings its documents
-        for name in (name for name in ("save", *list(settings)[:6]) if name in given):
-            fail(f"--load trains nothing: leave out --{name.replace('_', '-')}")
-        settings.update(read(load, given["load"], "a model that --save wrote"))
-    args = argparse.Namespace(**{**settings, **given})
-    if args.n_embd % args.n_head:
-        fail(f"--n-head {args.n_head} does not divide --n-embd {args.n_embd}, "
-             f"but {math.gcd(args.n_head, args.n_embd)} would")
-    if args.save is not None:
-        path, exists = os.path.abspath(args.save or "."), os.path.exists
-        if exists(path) and exists(args.file) and os.path.samefile(path, args.file):
-            fail(f"--save {args.save!r} would overwrite the data")
-        if not os.path.isdir(os.path.dirname(path)) or (
-                exists(path) and not os.path.isfile(path)):
-            fail(f"--save {args.save!r}: give a file in a folder that exists")
-    return args
-
-def read(reader, path, what):
-    """reader(path), or one line that says why the file cannot be used."""
-    try:
-        return reader(path)
-    except OSError as error:
-        fail(f"cannot read {path}: {error.strerror}; give {what}")
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
-            ValueError) as error:
-        fail(f"{path} is not {what}: {error}")
-
-def read_data(path):
-    """The documents of FILE, of which there must be some."""
-    docs = read(load_docs, path, "a FILE of UTF-8 text, one document a line")
-    if not docs or any("\0" in doc for doc in docs):
-        fail(f"{path} is {'binary' if docs else 'empty'}; give a FILE of UTF-8 text")
-    return docs
-
-def save(path, model, docs, seed):
-    """Write it all as JSON: whole, or not at all, and then the old file remains."""
-    names = ("n_embd", "n_layer", "n_head", "block_size")
-    text = json.dumps({
-        "settings": {**{name: getattr(model, name) for name in names}, "seed": seed},
-        "chars": model.chars, "docs": docs,
-        "weights": {name: [[p.data for p in row] for row in matrix]
-                    for name, matrix in model.state_dict.items()}})
-    path = os.path.realpath(path)
-    part = f"{path}.{os.getpid()}.part"
-    try:
-        with open(part, "x", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(part)
-
-def load(path):
-    """What save wrote, as settings; raises one of many errors if anything is amiss."""
-    with open(path, encoding="ascii") as file:
-        saved = json.load(file)
-    settings, docs, weights = saved["settings"], saved["docs"], saved["weights"]
-    names = ("n_embd", "n_layer", "n_head", "block_size", "seed")
-    settings = {name: settings[name] for name in names}
-    n_embd, n_layer, n_head, block_size, _ = settings.values()
-    if any(type(number) is not int for number in settings.values()) or (
-            min(n_embd, n_layer, n_head, block_size) < 1 or n_embd % n_head):
-        raise ValueError("its settings make no sense")
-    chars = sorted(set("".join(docs)))
-    if type(docs) is not list or not docs or saved["chars"] != chars:
-        raise ValueError("its characters are not those of its documents")
-    found = [(name, len(rows), *set(map(len, rows))) for name, rows in weights.items()]
-    expected = shapes(len(chars) + 1, n_embd, n_layer, block_size)
-    if found != list(itertools.islice(expected, len(found) + 1)):
-        raise ValueError("its weights do not fit its settings")
-    weights = [w for rows in weights.values() for row in rows for w in row]
-    if not all(type(w) in (int, float) and math.isfinite(w) for w in weights):
-        raise ValueError("its weights are not all finite numbers")
-    return {**settings, "docs": docs, "weights": weights}
-
-def run_training(model, docs, args):
-    """Train with one line a step until done, or Ctrl-C; return losses and seconds."""
-    losses, pressed, terminal = [], [], sys.stdout.isatty()
-    def stop(*_):
-        pressed.append(True)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\ninterrupted: samples follow; Ctrl-C again to quit", file=sys.stderr)
-    before = signal.signal(signal.SIGINT, stop)
-    start = time.perf_counter()
-    try:
-        for loss in train(model, docs, args.num_steps, args.learning_rate):
-            losses.append(loss)
-            step, end = len(losses), "\n"
-            line = f"step {step:4d} / {args.num_steps} | loss {loss:.4f}"
-            if terminal:  # rewritten in place, with a bar and the time left
-                left = (time.perf_counter() - start) * (args.num_steps / step - 1)
-                bar, end = "#" * (20 * step // args.num_steps), ""
-                line = f"\r{line} | {bar:.<20} | {left:.0f}s left  "
-            print(line, end=end, flush=True)
-            if pressed:
-                break
-    finally:
-        signal.signal(signal.SIGINT, before)
-        if terminal:
-            print()
-    seconds = time.perf_counter() - start
-    if not all(abs(p.data) < 1e6 for p in model.params):  # seen by no step after it
-        raise FloatingPointError(f"diverged at step {len(losses)}")
-    return losses, seconds
-
-def learn(model, docs, args):
-    """Train, save and measure; return what went wrong in saving, or None."""
-    train_docs, held_out = split_docs(docs)
-    losses, seconds = run_training(model, train_docs, args)
-    trouble = None
-    try:
-        if args.save is not None:
-            save(args.save, model, docs, args.seed)
-    except (OSError, ValueError) as error:
-        trouble = f"cannot save {args.save}: {error}"
-    if losses:
-        last = losses[-50:]
-        print(f"mean loss last {len(last)} steps: {math.fsum(last) / len(last):.4f}")
-    held_out_loss = f"{mean_loss(model, held_out):.4f}" if held_out else "none held out"
-    print(f"held-out loss: {held_out_loss} "
-          f"(uniform guess: {math.log(len(model.chars) + 1):.4f})")
-    print(f"training time: {seconds:.2f}s", flush=True)
-    return trouble
-
-def run(args):
-    """The command, from the data to the samples."""
-    # A loaded model goes the same way as a new one, so that the same random numbers
-    # are used up before samples are drawn; only then do its weights take their places.
-    loaded = args.load is not None
-    docs = args.docs if loaded else read_data(args.file)
-    known = set(read_data(args.file) if loaded and args.file is not None else docs)
-    rng = random.Random(args.seed)
-    rng.shuffle(docs)
-    chars = sorted(set("".join(docs)))
-    if unknown := "".join(sorted(set(args.prompt) - set(chars))):
-        fail(f"--prompt {args.prompt!r}: leave out {unknown!r}, not found in the data")
-    if len(args.prompt) >= args.block_size:
-        fail(f"--prompt {args.prompt!r} must be shorter than --block-size, "
-             f"{args.block_size}")
-    model = Model(chars, rng, args.n_embd, args.n_layer, args.n_head, args.block_size)
-    print(f"num docs: {len(docs)}\nvocab size: {len(chars) + 1}\n"
-          f"num params: {len(model.params)}", flush=True)
-    too_long = sum(len(doc) >= args.block_size for doc in docs)
-    if too_long and not loaded:
-        print(f"note: {too_long} of {len(docs)} documents do not fit whole in "
-              f"--block-size {args.block_size}; the rest is not used", file=sys.stderr)
-    for p, weight in zip(model.params, args.weights if loaded else ()):
-        p.data = float(weight)
-    trouble = None if loaded else learn(model, docs, args)
-    print("\n--- inference ---", flush=True)
-    for i in range(1, args.num_samples + 1):
-        text = generate(model, rng, args.temperature, args.prompt)
-        print(f"sample {i:2d}: {text}" + " (in data)" * (text in known), flush=True)
-    if trouble:
-        fail(trouble, 1)
-
-def main(argv=None):
-    """Run the command line. Known errors become one line; a traceback is our bug."""
-    for name in ("stdout", "stderr"):  # None where it was closed
-        setattr(sys, name, getattr(sys, name) or open(os.devnull, "w"))
-    if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        run(parse_args(argv))
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except ArithmeticError as error:
-        fail(f"{error}; try a smaller --learning-rate", 1)
-    except MemoryError:
-        fail("out of memory; try smaller sizes", 1)
-    except OSError as error:  # of standard output: a full disk, or closed by `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141) if isinstance(error, BrokenPipeError) else fail(str(error), 1)
-
-if __name__ == "__main__":
-    main()
+if __name__ == "__main__": main()

@@ -1,5 +1,6 @@
-"""Fixtures: where the project is, and two runs that several tests look at."""
+"""Fixtures: the folder of the project, and two runs that several tests examine."""
 
+import gc
 import itertools
 import json
 import os
@@ -13,34 +14,46 @@ from types import SimpleNamespace
 
 import pytest
 
-from microgpt import Model, generate, load_docs, mean_loss, split_docs, train
+from microgpt import (
+    Model,
+    build_vocab,
+    generate,
+    load_docs,
+    mean_loss,
+    split_docs,
+    train,
+)
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def start(seed=42, **settings):
-    """The data and the untrained model of a run, by hand."""
+    """Load the data and create an untrained model, as the command line does."""
     rng = random.Random(seed)
     docs = load_docs(PROJECT / "input.txt")
     rng.shuffle(docs)
     train_docs, held_out = split_docs(docs)
-    model = Model(sorted(set("".join(docs))), rng, **settings)
+    model = Model(build_vocab(docs), rng, **settings)
     return SimpleNamespace(
         docs=docs, train_docs=train_docs, held_out=held_out, model=model, rng=rng
     )
 
 
 def run(num_steps, **settings):
-    """What `python microgpt.py` does, by hand: the whole program in a few lines."""
-    result = start(**settings)
-    result.losses = list(train(result.model, result.train_docs, num_steps))
-    result.held_out_loss = mean_loss(result.model, result.held_out)
-    result.samples = [generate(result.model, result.rng) for _ in range(20)]
+    """Do what `python microgpt.py` does, with the functions that it consists of."""
+    gc.disable()
+    try:
+        result = start(**settings)
+        result.losses = list(train(result.model, result.train_docs, num_steps))
+        result.held_out_loss = mean_loss(result.model, result.held_out)
+        result.samples = [generate(result.model, result.rng) for _ in range(20)]
+    finally:
+        gc.enable()
     return result
 
 
 def command(arguments, folder):
-    """Run microgpt.py in a folder that holds it; return all that it prints."""
+    """Run microgpt.py in a folder that contains it; return everything it prints."""
     return subprocess.run(
         [sys.executable, "microgpt.py", *arguments],
         cwd=folder,
@@ -58,7 +71,7 @@ def project():
 
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory):
-    """A folder like a fresh clone, where commands may write files."""
+    """A folder like a fresh clone, in which commands may write files."""
     folder = tmp_path_factory.mktemp("workshop")
     for name in ("microgpt.py", "input.txt"):
         shutil.copy(PROJECT / name, folder)
@@ -67,9 +80,10 @@ def workshop(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def default_run(workshop):
-    """The real command, once: what it printed, and the model that it saved.
+    """The real command, run once: what it printed, and the model that it saved.
 
-    Its first losses, of which the command prints four decimals, are computed again.
+    The command prints its losses with four decimals only. The first ten are therefore
+    computed again, with all their digits.
     """
     result = start()
     first = itertools.islice(train(result.model, result.train_docs, 1000), 10)

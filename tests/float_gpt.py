@@ -1,9 +1,9 @@
 """The same GPT on plain lists of floats, with a backward pass derived by hand.
 
-No graph and no `Value`: each layer has a forward function, and beside it the function
-that turns the gradient of its output into the gradients of its inputs. It shares no
-code with microgpt.py, so that the two can check each other, and it is about as fast as
-plain Python gets, so that the benchmark has a floor.
+There is no graph and no `Value`. Each layer has a forward function and next to it a
+function that turns the gradient of its output into the gradients of its inputs. This
+file shares no code with microgpt.py, so that the two can check each other. It is about
+as fast as plain Python can be, which gives the benchmark a lower limit.
 """
 
 import math
@@ -18,7 +18,7 @@ def zeros_like(matrix):
     return [[0.0] * len(row) for row in matrix]
 
 
-# ---- layers: y = f(x), and dx = (dL/dx) from dy = (dL/dy) ----------------------------
+# ---- layers: y = f(x), and dx = dL/dx computed from dy = dL/dy -----------------------
 
 
 def linear(x, w):
@@ -47,8 +47,8 @@ def rmsnorm_backward(y, scale, dy):
 
 
 def softmax(logits):
-    top = max(logits)
-    exps = [math.exp(logit - top) for logit in logits]
+    largest = max(logits)
+    exps = [math.exp(logit - largest) for logit in logits]
     total = math.fsum(exps)
     return [e / total for e in exps]
 
@@ -67,7 +67,7 @@ def add(a, b):
 
 
 def forward(tokens, weights, n_head, n_layer):
-    """Return the mean cross-entropy, and what the backward pass needs, by position."""
+    """Return the mean cross-entropy and, by position, what the backward pass needs."""
     caches, losses = [], []
     keys, values = [[] for _ in range(n_layer)], [[] for _ in range(n_layer)]
     for position, (token, target) in enumerate(zip(tokens, tokens[1:])):
@@ -75,8 +75,9 @@ def forward(tokens, weights, n_head, n_layer):
         x = cache["embed"][0]
         for layer in range(n_layer):
             w = lambda name: weights[f"layer{layer}.{name}"]  # noqa: B023, E731
-            memory = keys[layer], values[layer]
-            x, cache[layer, "attention"] = attention(x, w, *memory, n_head)
+            x, cache[layer, "attention"] = attention(
+                x, w, keys[layer], values[layer], n_head
+            )
             x, cache[layer, "mlp"] = mlp(x, w)
         probs = softmax(linear(x, weights["lm_head"]))
         cache["head"] = (x, probs, target)
@@ -108,7 +109,7 @@ def mlp(x, w):
 
 
 def backward(tokens, weights, n_head, n_layer, cached):
-    """Return dL/dw for every weight, going from the last position to the first."""
+    """Return dL/dw for every weight; go from the last position to the first."""
     caches, keys, values = cached
     grads = {name: zeros_like(matrix) for name, matrix in weights.items()}
     dkeys = [zeros_like(k) for k in keys]
@@ -142,7 +143,7 @@ def mlp_backward(dx, w, cache):
 
 
 def attention_backward(dx, w, cache, position, n_head, keys, values, dkeys, dvalues):
-    """Positions come last to first: dkeys[position] is whole when it is used here."""
+    """Later positions were processed before, so dkeys[position] is complete by now."""
     normed, scale, q, probs, mixed = cache
     (wq, dwq), (wk, dwk), (wv, dwv) = w("attn_wq"), w("attn_wk"), w("attn_wv")
     wo, dwo = w("attn_wo")
@@ -165,7 +166,7 @@ def attention_backward(dx, w, cache, position, n_head, keys, values, dkeys, dval
 
 
 class Adam:
-    """Kingma and Ba (2014), with the bias corrections written as in the paper."""
+    """Adam (Kingma and Ba, 2014), with the bias corrections as in the paper."""
 
     def __init__(self, weights):
         self.m = {name: zeros_like(matrix) for name, matrix in weights.items()}
@@ -174,19 +175,21 @@ class Adam:
 
     def step(self, weights, grads, learning_rate):
         self.steps += 1
-        fill1, fill2 = 1 - 0.85**self.steps, 1 - 0.99**self.steps
+        correction1, correction2 = 1 - 0.85**self.steps, 1 - 0.99**self.steps
         for name, matrix in weights.items():
             for w, g, m, v in zip(matrix, grads[name], self.m[name], self.v[name]):
                 m[:] = [0.85 * mi + 0.15 * gi for mi, gi in zip(m, g)]
                 v[:] = [0.99 * vi + 0.01 * gi * gi for vi, gi in zip(v, g)]
+                m_hat = [mi / correction1 for mi in m]
+                v_hat = [vi / correction2 for vi in v]
                 w[:] = [
-                    wi - learning_rate * (mi / fill1) / (math.sqrt(vi / fill2) + 1e-8)
-                    for wi, mi, vi in zip(w, m, v)
+                    wi - learning_rate * mi / (math.sqrt(vi) + 1e-8)
+                    for wi, mi, vi in zip(w, m_hat, v_hat)
                 ]
 
 
 def train_step(tokens, weights, adam, learning_rate, n_head, n_layer):
-    """A step on one document, already cut to the block; return loss and gradients."""
+    """One step on the tokens of one document; return the loss and the gradients."""
     loss, cached = forward(tokens, weights, n_head, n_layer)
     grads = backward(tokens, weights, n_head, n_layer, cached)
     adam.step(weights, grads, learning_rate)

@@ -1,17 +1,33 @@
-"""What several test files share: small models, and slopes measured, not derived."""
+"""Helpers for several test files: small models, and slopes that are measured."""
 
+import math
 import random
 
-from microgpt import Model, document_losses
+from microgpt import Model, Value, document_losses
+
+
+def values(numbers):
+    """The numbers as Values without children."""
+    return [Value(number) for number in numbers]
+
+
+def data(vector):
+    """The numbers that a list of Values holds."""
+    return [v.data for v in vector]
 
 
 def small_model(chars="abc", seed=1, spread=1.0, **settings):
-    """A model small enough to test every parameter; spread widens its weights."""
+    """A model small enough to test every parameter; spread multiplies its weights."""
     settings = {"n_embd": 4, "n_layer": 1, "n_head": 2, "block_size": 8, **settings}
     model = Model(list(chars), random.Random(seed), **settings)
     for p in model.params:
         p.data *= spread
     return model
+
+
+def empty_cache(model):
+    """Keys and values [n_layer][time] before the first token."""
+    return [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
 
 
 def floats(model):
@@ -30,7 +46,13 @@ def gradients(model):
     }
 
 
+def flat(matrices):
+    """All numbers of name -> [n_out][n_in], in order."""
+    return [number for matrix in matrices.values() for row in matrix for number in row]
+
+
 def mean_document_loss(model, tokens):
+    """The mean loss of one document, a float, computed without recording a tape."""
     losses = [loss.data for loss in document_losses(model, tokens)]
     return sum(losses) / len(losses)
 
@@ -42,6 +64,19 @@ def slope(f, x, h):
     return (8 * near - far) / (12 * h)
 
 
-def flat(matrices):
-    """All numbers of name -> [n_out][n_in], in order."""
-    return [number for matrix in matrices.values() for row in matrix for number in row]
+def check_slopes(f, numbers, h=1e-3, tolerance=1e-7):
+    """Compare the gradient of each argument of f with the slope that is measured.
+
+    f takes a list of Values and returns one Value.
+    """
+    arguments = values(numbers)
+    f(arguments).backward()
+    for i, argument in enumerate(arguments):
+
+        def moved(x, i=i):
+            return f(values([*numbers[:i], x, *numbers[i + 1 :]])).data
+
+        measured = slope(moved, numbers[i], h)
+        assert math.isclose(
+            argument.grad, measured, rel_tol=tolerance, abs_tol=tolerance
+        ), f"argument {i}: gradient {argument.grad}, measured {measured}"

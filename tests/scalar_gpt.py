@@ -1,9 +1,10 @@
-"""The same GPT the usual way: a graph with one node for every single + and *.
+"""The same GPT in the usual way: a graph with one node for every single + and *.
 
-Here a dot product is `sum(x * y for x, y in zip(a, b))`, as such scripts have it: n
-products and, from 0 on, n sums. The order of the backward pass is searched for in the
-graph after each forward pass. So autograd is mostly taught, and the benchmark measures
-microgpt.py against it. The two share no code: they can check each other's losses.
+Here a dot product is `sum(x * y for x, y in zip(a, b))`, as in other scripts of this
+kind: n products and, starting from 0, n sums. The order of the backward pass is found
+by a search through the graph at each step. This is how autograd is mostly taught, and
+the benchmark compares microgpt.py with it. The two share no code, so that each can
+check the losses and the gradients of the other.
 """
 
 import math
@@ -48,7 +49,7 @@ class Value:
         return Value(self.data if on else 0.0, (self,), (float(on),))
 
     def backward(self):
-        """Depth first to sort the graph, then the chain rule from this node down."""
+        """Sort the graph depth first, then apply the chain rule from this node down."""
         topo, visited, path = [], {self}, [(self, iter(self.children))]
         while path:
             node, unseen = path[-1]
@@ -67,7 +68,7 @@ class Value:
 
 
 def weights_from(matrices):
-    """name -> [n_out][n_in] floats, as leaves of a graph of our own."""
+    """name -> [n_out][n_in] floats, as leaves of a graph of Values of this file."""
     return {name: [[Value(x) for x in row] for row in rows]
             for name, rows in matrices.items()}
 
@@ -85,8 +86,8 @@ def add(a, b):
 
 
 def softmax(logits):
-    top = max(logit.data for logit in logits)
-    exps = [(logit - top).exp() for logit in logits]
+    largest = max(logit.data for logit in logits)
+    exps = [(logit - largest).exp() for logit in logits]
     total = sum(exps)
     return [e / total for e in exps]
 
@@ -100,13 +101,13 @@ def attention(x, w, layer, keys, values, n_head):
     q = linear(x, w[f"layer{layer}.attn_wq"])
     keys.append(linear(x, w[f"layer{layer}.attn_wk"]))
     values.append(linear(x, w[f"layer{layer}.attn_wv"]))
-    width = len(x) // n_head
-    mixed = []
-    for a in range(0, len(x), width):
-        b = a + width
-        probs = softmax([dot(q[a:b], k[a:b]) * width**-0.5 for k in keys])
-        mixed += [dot(probs, [v[channel] for v in values]) for channel in range(a, b)]
-    return linear(mixed, w[f"layer{layer}.attn_wo"])
+    head_dim = len(x) // n_head
+    heads = []
+    for a in range(0, len(x), head_dim):
+        b = a + head_dim
+        probs = softmax([dot(q[a:b], k[a:b]) * head_dim**-0.5 for k in keys])
+        heads += [dot(probs, [v[channel] for v in values]) for channel in range(a, b)]
+    return linear(heads, w[f"layer{layer}.attn_wo"])
 
 
 def document_loss(tokens, w, n_head, n_layer):
@@ -123,17 +124,22 @@ def document_loss(tokens, w, n_head, n_layer):
     return sum(losses) * (1.0 / len(losses))
 
 
-def train_step(tokens, weights, m, v, step, learning_rate, n_head, n_layer):
-    """Step 1, 2, ... on one document, with Adam; m and v: a float per parameter.
-
-    Returns the loss as a Value, and with it the graph, as in a script's training loop.
-    """
-    loss = document_loss(tokens, weights, n_head, n_layer)
-    loss.backward()
+def adam_step(weights, m, v, step, learning_rate):
+    """Step 1, 2, ... of Adam; m and v hold a float for each parameter."""
     for i, p in enumerate(p for w in weights.values() for row in w for p in row):
         m[i] = 0.85 * m[i] + 0.15 * p.grad
         v[i] = 0.99 * v[i] + 0.01 * p.grad**2
         m_hat, v_hat = m[i] / (1 - 0.85**step), v[i] / (1 - 0.99**step)
         p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + 1e-8)
         p.grad = 0.0
+
+
+def train_step(tokens, weights, m, v, step, learning_rate, n_head, n_layer):
+    """Step 1, 2, ... on one document; m and v hold a float for each parameter.
+
+    Like the training loop of a script, it returns the loss and with it the graph.
+    """
+    loss = document_loss(tokens, weights, n_head, n_layer)
+    loss.backward()
+    adam_step(weights, m, v, step, learning_rate)
     return loss

@@ -1,10 +1,10 @@
-"""3. Parameters: how many, which shapes, drawn in which order."""
+"""3. Parameters: their number, their shapes, and the order in which they are drawn."""
 
 import random
 
 import pytest
 
-from microgpt import Model, shapes
+from microgpt import Model, Value, matrix
 
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 
@@ -13,45 +13,53 @@ def test_the_default_model_has_4192_parameters():
     assert len(Model(LETTERS, random.Random(42)).params) == 4192
 
 
-def test_the_matrices_are_rows_of_outputs_by_inputs_in_the_order_of_the_convention():
-    assert list(shapes(vocab_size=27, n_embd=16, n_layer=2, block_size=8)) == [
-        ("wte", 27, 16),
-        ("wpe", 8, 16),
-        ("lm_head", 27, 16),
-        ("layer0.attn_wq", 16, 16),
-        ("layer0.attn_wk", 16, 16),
-        ("layer0.attn_wv", 16, 16),
-        ("layer0.attn_wo", 16, 16),
-        ("layer0.mlp_fc1", 64, 16),
-        ("layer0.mlp_fc2", 16, 64),
-        ("layer1.attn_wq", 16, 16),
-        ("layer1.attn_wk", 16, 16),
-        ("layer1.attn_wv", 16, 16),
-        ("layer1.attn_wo", 16, 16),
-        ("layer1.mlp_fc1", 64, 16),
-        ("layer1.mlp_fc2", 16, 64),
+def test_the_matrices_have_the_names_shapes_and_order_of_the_convention():
+    model = Model(LETTERS, random.Random(1), 6, n_layer=2, n_head=3, block_size=5)
+    assert [(name, len(w), len(w[0])) for name, w in model.state_dict.items()] == [
+        ("wte", 27, 6),
+        ("wpe", 5, 6),
+        ("lm_head", 27, 6),
+        ("layer0.attn_wq", 6, 6),
+        ("layer0.attn_wk", 6, 6),
+        ("layer0.attn_wv", 6, 6),
+        ("layer0.attn_wo", 6, 6),
+        ("layer0.mlp_fc1", 24, 6),
+        ("layer0.mlp_fc2", 6, 24),
+        ("layer1.attn_wq", 6, 6),
+        ("layer1.attn_wk", 6, 6),
+        ("layer1.attn_wv", 6, 6),
+        ("layer1.attn_wo", 6, 6),
+        ("layer1.mlp_fc1", 24, 6),
+        ("layer1.mlp_fc2", 6, 24),
+    ]
+    assert all(len({len(row) for row in w}) == 1 for w in model.state_dict.values())
+
+
+def test_a_matrix_is_drawn_row_by_row_with_standard_deviation_008():
+    rng, same = random.Random(7), random.Random(7)
+    assert [[p.data for p in row] for row in matrix(3, 2, rng)] == [
+        [same.gauss(0, 0.08), same.gauss(0, 0.08)] for _ in range(3)
     ]
 
 
-def test_parameters_are_drawn_row_by_row_from_gauss_with_spread_008():
+def test_the_parameters_are_drawn_in_the_order_of_the_state_dict_and_nothing_else_is():
+    rng, same = random.Random(7), random.Random(7)
+    model = Model(list("ab"), rng, n_embd=4, n_layer=2, n_head=2, block_size=3)
+    for w in model.state_dict.values():
+        for row in w:
+            assert [p.data for p in row] == [same.gauss(0, 0.08) for _ in row]
+    assert rng.getstate() == same.getstate()
+
+
+def test_params_are_the_values_of_the_state_dict_in_order():
     model = Model(list("ab"), random.Random(7), 4, 2, 2, 3)
-    rng = random.Random(7)
-    for name, n_out, n_in in shapes(3, 4, 2, 3):
-        matrix = model.state_dict[name]
-        assert [len(row) for row in matrix] == [n_in] * n_out
-        assert [[p.data for p in row] for row in matrix] == [
-            [rng.gauss(0, 0.08) for _ in range(n_in)] for _ in range(n_out)
-        ]
+    expected = [p for w in model.state_dict.values() for row in w for p in row]
+    assert len(expected) == len(model.params) == len(set(model.params))
+    assert all(p is q for p, q in zip(expected, model.params))
+    assert all(type(p) is Value and not p._children for p in model.params)
 
 
-def test_params_are_the_values_of_the_state_dict_themselves_in_order():
-    model = Model(list("ab"), random.Random(7), 4, 2, 2, 3)
-    by_hand = [p for w in model.state_dict.values() for row in w for p in row]
-    assert len(by_hand) == len(model.params)
-    assert all(p is q for p, q in zip(by_hand, model.params))
-
-
-def test_a_model_knows_its_settings():
+def test_a_model_stores_its_settings():
     model = Model(list("ab"), random.Random(7), 6, 2, 3, 5)
     assert (model.n_embd, model.n_layer, model.n_head, model.block_size) == (6, 2, 3, 5)
     assert model.chars == ["a", "b"]
@@ -60,6 +68,19 @@ def test_a_model_knows_its_settings():
     assert (model.n_head, model.block_size) == (4, 16)
 
 
-def test_heads_that_would_drop_channels_are_refused():
-    with pytest.raises(ValueError, match="n_head 4 does not divide n_embd 6"):
-        Model(LETTERS, random.Random(42), n_embd=6, n_head=4)
+@pytest.mark.parametrize("n_embd, n_head", [(6, 4), (16, 3), (4, 8)])
+def test_a_number_of_heads_that_does_not_divide_the_channels_is_refused(n_embd, n_head):
+    with pytest.raises(ValueError) as error:
+        Model(LETTERS, random.Random(42), n_embd=n_embd, n_head=n_head)
+    assert str(n_embd) in str(error.value) and str(n_head) in str(error.value)
+
+
+def test_a_model_without_heads_is_refused():
+    with pytest.raises((ValueError, ZeroDivisionError)):
+        Model(LETTERS, random.Random(42), n_head=0)
+
+
+def test_one_head_and_as_many_heads_as_channels_are_allowed():
+    for n_head in (1, 6):
+        model = Model(LETTERS, random.Random(42), n_embd=6, n_head=n_head)
+        assert model.n_head == n_head

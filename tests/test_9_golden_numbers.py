@@ -1,7 +1,8 @@
-"""9. Golden numbers: what a faithful port must print, the same on every Python.
+"""9. Golden numbers: what every Python and every faithful port must print.
 
-Tolerance: 1e-9 in nats for losses (on the Pythons tested so far they agree to the last
-bit), none for samples. The README prints the same numbers for whoever ports the file.
+Losses may differ by 1e-9 nats, because sums may be added in any order (from Python 3.12
+on, sum() itself rounds differently). Samples must be equal. The README shows the same
+numbers to readers who port the file.
 """
 
 import math
@@ -16,15 +17,15 @@ DEFAULT = {
         3.1315545052412617,
         3.3636081771604993,
         3.322693544719532,
-        3.468860580211741,
+        3.468860580211742,
         3.3763943143660176,
         3.1784136310665603,
         2.9345649031869994,
-        3.2329668235347704,
+        3.2329668235347713,
         3.118100617303842,
-        2.7269849612897756,
+        2.7269849612897765,
     ],
-    "held-out": 2.37131655477137,
+    "held-out": 2.371316554771371,
     "samples": """
         derian bake lonis narele almas dana mara arin jeran chana
         nena tarian aman aren arca boris celle aide a nan
@@ -32,18 +33,18 @@ DEFAULT = {
 }
 TWO_LAYERS = {  # --n-layer 2 --num-steps 100
     "losses": [
-        3.1257328001158533,
-        3.345957381608267,
-        3.3168684737996923,
+        3.125732800115853,
+        3.3459573816082675,
+        3.3168684737996914,
         3.4802498716619183,
         3.3610944207971665,
         3.1806397001448232,
         2.8602244572132003,
-        3.24564524347002,
+        3.2456452434700194,
         3.083593363690604,
         2.6133818871611743,
     ],
-    "held-out": 2.5706844565374363,
+    "held-out": 2.5706844565374323,
     "samples": """
         aanra okara yarra maeta tincae gahsa ceila alka geti lania
         ealla ianlle galan laamh oara leaurana nkan domanlan fanda dauiei
@@ -82,7 +83,7 @@ def test_the_held_out_loss_is_measured_on_200_documents(default_run):
     assert len(default_run.docs) == 24969
 
 
-def test_the_same_seed_gives_the_same_run_and_another_seed_another():
+def test_equal_seeds_give_equal_runs_and_other_seeds_give_other_runs():
     def short_run(seed):
         s = start(seed)
         return list(train(s.model, s.train_docs, 3)), generate(s.model, s.rng)
@@ -91,5 +92,5 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another():
     assert short_run(42) != short_run(43)
 
 
-def test_the_untrained_model_is_about_as_good_as_guessing(default_run):
+def test_the_untrained_model_is_about_as_good_as_a_uniform_guess(default_run):
     assert default_run.losses[0] == pytest.approx(math.log(27), abs=0.3)

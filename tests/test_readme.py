@@ -1,8 +1,9 @@
-"""The README: what it shows is run, and what it prints is compared.
+"""The two README pages: what they show is run, and what it prints is compared.
 
-A `python` block is run, all of them in turn in one namespace, and must print what the
-`text` block below it shows. A `console` block gives a command behind `$`, and what it
-prints; `...` stands for any lines, and times may differ. Tables are checked as well.
+The `python` blocks of a page run in turn in one namespace, and each must print what the
+`text` block below it shows. A trailing comment on a print is compared as well. A
+`console` block shows commands after `$`, and what each prints; `...` stands for any
+lines, and times may differ. Tables and line numbers are checked, too.
 """
 
 import ast
@@ -21,29 +22,45 @@ from test_9_golden_numbers import DEFAULT, TWO_LAYERS
 import microgpt
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
+TESTS = (PROJECT / "tests" / "README.md").read_text(encoding="utf-8")
 SOURCE = (PROJECT / "microgpt.py").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.M | re.S)
-SNIPPETS = [
-    (code, BLOCKS[i + 1][1] if BLOCKS[i + 1][0] == "text" else "")
-    for i, (kind, code) in enumerate(BLOCKS)
-    if kind == "python"
-]
-COMMANDS = [block for kind, block in BLOCKS if kind == "console"]
 slow = pytest.mark.skipif(
-    not os.environ.get("MICROGPT_SLOW"), reason="minutes: set MICROGPT_SLOW=1"
+    not os.environ.get("MICROGPT_SLOW"), reason="takes minutes: set MICROGPT_SLOW=1"
 )
 
 
-def table_rows(heading):
-    """The cells of the first table below the line that starts with heading."""
-    lines = README[README.index(f"\n| {heading}") + 1 :].split("\n")
+def blocks(page):
+    """The (language, text) of each block of code in a page."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", page, re.M | re.S)
+
+
+def snippets(page):
+    """Each python block with the text block below it, or with an empty text."""
+    found = [*blocks(page), ("", "")]
+    return [
+        (text, found[i + 1][1] if found[i + 1][0] == "text" else "")
+        for i, (language, text) in enumerate(found)
+        if language == "python"
+    ]
+
+
+def commands(page):
+    """Each command in the console blocks, and what is shown below it."""
+    text = "".join(text for language, text in blocks(page) if language == "console")
+    parts = re.split(r"^\$ ", text, flags=re.M)[1:]
+    return [tuple(part.split("\n", 1)) for part in parts]
+
+
+def table_rows(page, heading):
+    """The cells of the first table whose first line starts with the heading."""
+    lines = page[page.index(f"\n| {heading}") + 1 :].split("\n")
     rows = (line.strip()[1:-1] for line in lines[2 : lines.index("")])
     return [[cell.strip() for cell in row.split("|")] for row in rows]
 
 
 def run(shown, folder):
     words = shown.split()
-    assert words[:2] == ["python", "microgpt.py"]
+    assert words[:2] == ["python3", "microgpt.py"]
     return command(words[2:], folder)
 
 
@@ -57,112 +74,133 @@ def as_pattern(shown):
     return re.compile(pattern)
 
 
-def test_every_snippet_prints_what_is_shown(workshop, monkeypatch):
+def plain_lines(text):
+    """The lines of a text without spaces at their ends and empty lines at its end."""
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+@pytest.mark.parametrize("page, count", [(README, 4), (TESTS, 1)])
+def test_every_snippet_prints_what_is_shown(workshop, monkeypatch, page, count):
     monkeypatch.chdir(workshop)
     namespace = {}
-    for code, shown in SNIPPETS:
+    found = snippets(page)
+    assert len(found) >= count
+    for code, shown in found:
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(code, namespace)
-        lines = [line.rstrip() for line in printed.getvalue().split("\n")]
-        assert "\n".join(lines).rstrip("\n") == shown.rstrip("\n")
-    assert len(SNIPPETS) >= 7
+        in_comments = re.findall(r"^print\(.*\)  # ([-\d].*)$", code, re.M)
+        expected = shown or "\n".join(in_comments)
+        assert plain_lines(printed.getvalue()) == plain_lines(expected)
 
 
-def test_every_command_prints_what_is_shown(workshop, default_run):
-    # After the snippets, one of which writes the Greek names.
-    for i, block in enumerate(COMMANDS):
-        first, shown = block.split("\n", 1)
-        printed = run(first[len("$ ") :], workshop) if i else default_run.printed
-        assert as_pattern(shown).fullmatch(printed), f"{first}\n{printed[-2000:]}"
-    assert len(COMMANDS) >= 7
+def test_every_snippet_can_be_pasted_at_the_prompt():
+    # The interactive prompt needs an empty line after an indented block.
+    for page in (README, TESTS):
+        for code, _ in snippets(page):
+            lines = code.split("\n")
+            tree = ast.parse(code)
+            for before, after in zip(tree.body, tree.body[1:]):
+                if isinstance(before, (ast.For, ast.With, ast.FunctionDef)):
+                    between = lines[before.end_lineno : after.lineno - 1]
+                    assert "" in between, code
+
+
+def test_every_command_prints_what_is_shown(workshop, default_run, monkeypatch):
+    monkeypatch.chdir(workshop)
+    (minerals,) = (code for code, _ in snippets(README) if "minerals.txt" in code)
+    exec(minerals, {})
+    assert len(commands(README)) >= 7
+    for i, (shown, output) in enumerate(commands(README)):
+        printed = run(shown, workshop) if i else default_run.printed
+        assert as_pattern(output).fullmatch(printed), f"{shown}\n{printed[-2000:]}"
 
 
 @slow
-@pytest.mark.parametrize("row", table_rows("command | loss"))
+@pytest.mark.parametrize("row", table_rows(README, "command | held-out loss"))
 def test_the_losses_of_the_commands_to_try(row, workshop):
     printed = run(row[0].strip("`"), workshop)
     assert f"held-out loss: {row[1]} " in printed
 
 
 @slow
-@pytest.mark.parametrize("row", table_rows("in `microgpt.py`, replace"))
-def test_the_losses_of_the_changes_to_try(row, workshop):
+@pytest.mark.parametrize("row", table_rows(README, "in `microgpt.py`, replace"))
+def test_the_losses_of_the_changes_to_try(row, tmp_path):
     old, new = row[0].strip("`"), row[1].strip("`")
     assert SOURCE.count(old) == 1
-    (workshop / "changed").mkdir(exist_ok=True)
-    for name in ("microgpt.py", "input.txt"):
-        shutil.copy(PROJECT / name, workshop / "changed")
+    shutil.copy(PROJECT / "input.txt", tmp_path)
     changed = SOURCE.replace(old, new)
-    (workshop / "changed" / "microgpt.py").write_text(changed, encoding="utf-8")
-    printed = run("python microgpt.py", workshop / "changed")
+    (tmp_path / "microgpt.py").write_text(changed, encoding="utf-8")
+    printed = run("python3 microgpt.py", tmp_path)
     assert f"held-out loss: {row[2]} " in printed
 
 
 def test_the_changes_to_try_fit_the_file():
-    for old, _, _, _ in table_rows("in `microgpt.py`, replace"):
+    for old, _, _, _ in table_rows(README, "in `microgpt.py`, replace"):
         assert SOURCE.count(old.strip("`")) == 1, old
 
 
-def test_the_map_has_the_lines_of_each_section():
+def sections():
+    """The name of each section of the file, its first line, and its last line."""
+    starts = re.findall(r"^# ## (\d\. .*?) #+$", SOURCE, re.M)
     lines = SOURCE.split("\n")
-    starts = [
-        (line[2:], number)
-        for number, line in enumerate(lines, 1)
-        if number < len(lines) and lines[number] == "# " + "-" * 86
-    ]
-    ends = [number - 1 for _, number in starts[1:]] + [SOURCE.count("\n")]
-    expected = [
-        [name, f"{start}-{end}"] for (name, start), end in zip(starts, ends)
-    ]
-    assert [row[:2] for row in table_rows("section of")] == expected
+    numbers = [i for i, line in enumerate(lines, 1) if line.startswith("# ## ")]
+    ends = [number - 1 for number in numbers[1:]] + [len(lines) - 1]
+    return [list(section) for section in zip(starts, numbers, ends)]
 
 
-def test_the_flags_are_those_of_help(capsys):
-    with pytest.raises(SystemExit):
-        microgpt.main(["--help"])
-    shown = " ".join(capsys.readouterr().out.split())
-    rows = table_rows("flag | default")
-    for flag, default, text in rows:
-        assert flag.strip("`") in shown
-        assert text + (f" (default: {default})" if default else "") in shown
-    shown_flags = set(re.findall(r"--[a-z][a-z-]+", shown)) - {"--help"}
-    assert {row[0].strip("`").split()[0] for row in rows} - {"FILE"} == shown_flags
+def test_the_map_has_the_lines_of_each_section():
+    expected = [[name, f"{first}-{last}"] for name, first, last in sections()]
+    assert len(expected) == 8
+    assert [row[:2] for row in table_rows(README, "section")] == expected
 
 
 def test_the_number_of_parameters_is_right_wherever_it_stands():
+    letters = list("abcdefghijklmnopqrstuvwxyz")
     assert "4,192" in README and "4,192" in SOURCE
-    sums = re.search(r"By default `(.*?) = 4,192`", SOURCE).group(1)
-    assert eval(sums) == 4192
-    n_embd_32 = microgpt.Model(
-        list("abcdefghijklmnopqrstuvwxyz"), microgpt.random.Random(1), n_embd=32
-    )
-    assert f"{len(n_embd_32.params):,} parameters" in README
+    assert len(microgpt.Model(letters, microgpt.random).params) == 4192
+    wider = microgpt.Model(letters, microgpt.random, n_embd=32)
+    assert f"{len(wider.params):,} parameters" in README
 
 
 def test_the_golden_numbers_are_printed():
-    for golden in (DEFAULT, TWO_LAYERS):
-        for number in [*golden["losses"], golden["held-out"]]:
-            assert repr(number) in README
-        assert " ".join(golden["samples"]) in " ".join(README.split())
+    rows = table_rows(TESTS, "| default | two layers")
+    for column, golden in ((1, DEFAULT), (2, TWO_LAYERS)):
+        numbers = [*golden["losses"], golden["held-out"]]
+        assert [row[column] for row in rows] == [f"{number:.12f}" for number in numbers]
+        assert " ".join(golden["samples"]) in " ".join(TESTS.split())
 
 
-def test_the_bigram_baseline_is_the_one_in_the_table(default_run):
-    loss = bigram_loss(default_run.train_docs, default_run.held_out)
-    assert f"| {loss:.4f} | counting" in README
+def test_the_losses_to_compare_with_are_right(default_run):
+    bigrams = bigram_loss(default_run.train_docs, default_run.held_out)
+    assert f"| {bigrams:.4f} | counting" in README
     assert f"| {default_run.held_out_loss:.4f} | this model" in README
 
 
 def test_every_file_that_is_named_exists():
-    links = re.findall(r"\]\(([^)#]+)\)", README)
-    for link in links:
-        assert link.startswith("https://") or (PROJECT / link).exists(), link
+    for page, folder in ((README, PROJECT), (TESTS, PROJECT / "tests")):
+        links = re.findall(r"\]\(([^)#]+)\)", page)
+        links += re.findall(r'(?:src|srcset)="([^"]+)"', page)
+        assert links
+        for link in links:
+            assert link.startswith("https://") or (folder / link).exists(), link
 
 
 def test_the_test_command_is_the_one_that_ci_runs():
-    (command,) = (block for kind, block in BLOCKS if kind == "sh" and "pytest" in block)
-    assert "README.md" in (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
-    assert command.strip().endswith("-m pytest")
+    ci = (PROJECT / ".ci" / "run").read_text(encoding="utf-8")
+    (line,) = re.findall(r"^python3 -m venv .*$", README, re.M)
+    assert line in TESTS
+    assert "README.md" in ci and line.endswith("-m pytest")
+
+
+def test_the_page_is_made_by_the_commands_of_the_readme():
+    workflow = (PROJECT / ".github/workflows/page.yml").read_text(encoding="utf-8")
+    (first,) = re.findall(r"sed -n '/\^(.*?)/,", workflow)
+    assert len(re.findall(f"^{first}", README, re.M)) == 1
+
+
+def test_the_readme_can_be_read_in_ten_minutes():
+    assert len(README.split()) <= 2200
 
 
 # ---- the file itself -----------------------------------------------------------------
@@ -174,8 +212,13 @@ def test_the_file_keeps_to_its_form():
     assert max(map(len, lines)) <= 88
     tree = ast.parse(SOURCE)
     functions = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]
-    assert all(f.end_lineno - f.lineno < 40 for f in functions)
+    assert all(f.end_lineno - f.lineno < 30 for f in functions)
     assert not any(isinstance(n, (ast.Global, ast.Nonlocal)) for n in ast.walk(tree))
+
+
+def test_the_algorithm_is_short():
+    first_of_section_8 = sections()[7][1]
+    assert first_of_section_8 - 1 <= 310
 
 
 def test_the_file_imports_the_standard_library_only():

@@ -1,7 +1,7 @@
-"""The same GPT in PyTorch, float64, all positions at once, with PyTorch's own layers.
+"""The same GPT in PyTorch, in float64, with all positions computed at once.
 
-Its own functions do the work (rms_norm, scaled_dot_product_attention, cross_entropy,
-Adam), so it shares neither code nor ideas with microgpt.py.
+PyTorch's own functions do the work (rms_norm, scaled_dot_product_attention,
+cross_entropy, Adam), so this file shares no code with microgpt.py.
 """
 
 import torch
@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 
 def parameters(weights):
-    """name -> [n_out][n_in] floats, as tensors that want gradients."""
+    """name -> [n_out][n_in] floats, as tensors that require gradients."""
     return {
         name: torch.tensor(matrix, dtype=torch.float64, requires_grad=True)
         for name, matrix in weights.items()
@@ -37,8 +37,8 @@ def logits(params, tokens, n_head, n_layer):
         w = {name: params[f"layer{i}.{name}"] for name in NAMES}
         h = norm(x)
         q, k, v = (heads(h @ w[f"attn_w{name}"].T) for name in "qkv")
-        found = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        x = x + found.transpose(0, 1).reshape(x.shape) @ w["attn_wo"].T
+        heads_out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + heads_out.transpose(0, 1).reshape(x.shape) @ w["attn_wo"].T
         x = x + F.relu(norm(x) @ w["mlp_fc1"].T).square() @ w["mlp_fc2"].T
     return x @ params["lm_head"].T
 
@@ -47,7 +47,7 @@ NAMES = ("attn_wq", "attn_wk", "attn_wv", "attn_wo", "mlp_fc1", "mlp_fc2")
 
 
 def train_step(params, adam, tokens, learning_rate, n_head, n_layer):
-    """One step on one document (already cut to the block); return the loss."""
+    """One step on the tokens of one document; return the loss."""
     for group in adam.param_groups:
         group["lr"] = learning_rate
     adam.zero_grad()
