@@ -3,7 +3,7 @@
 Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. In comments,
 [n] is a list of n numbers, and [n_out][n_in] is a matrix: a list of n_out such rows.
 """
-import math, operator
+import math
 
 def require(condition, message):
     """Raise ValueError with the message unless the condition holds."""
@@ -13,7 +13,7 @@ def require(condition, message):
 # A language model learns to predict the next token of a text, so the text itself holds
 # the right answers. Our text is a list of documents, each of them a name. A token is
 # one character, represented by an integer, its id. One more token, BOS ("beginning of
-# sequence"), marks both ends of a document; predicting the second BOS ends it.
+# sequence"), marks both ends of a document: to predict the second BOS is to stop.
 
 def load_docs(path):
     """Return the nonempty lines of a UTF-8 file, without surrounding whitespace."""
@@ -29,11 +29,11 @@ def split_docs(docs):
     # The model never trains on the last tenth. The loss on these unseen documents shows
     # whether the model learns how names are formed or only memorizes them.
     num_train = len(docs) - len(docs) // 10
-    seen = set(docs[:num_train])  # a held-out document must not occur in both parts
+    seen = set(docs[:num_train])  # no held-out document may be among these
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z; a long doc is cut to block_size + 1."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z; a long doc gives block_size + 1 tokens."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
     return [bos, *map(chars.index, doc), bos][:block_size + 1]
@@ -61,11 +61,13 @@ class Value:
             Value.tape.append(self)
 
     def __add__(self, other):  # d(a + b)/da = 1, d(a + b)/db = 1
-        other = other if isinstance(other, Value) else Value(other)
-        return Value(self.data + other.data, (self, other), (1.0, 1.0))
+        if isinstance(other, Value):
+            return Value(self.data + other.data, (self, other), (1.0, 1.0))
+        return Value(self.data + other, (self,), (1.0,))  # other is a plain number
     def __mul__(self, other):  # d(a b)/da = b, d(a b)/db = a
-        other = other if isinstance(other, Value) else Value(other)
-        return Value(self.data * other.data, (self, other), (other.data, self.data))
+        if isinstance(other, Value):
+            return Value(self.data * other.data, (self, other), (other.data, self.data))
+        return Value(self.data * other, (self,), (other,))
     def __pow__(self, n):  # d(a^n)/da = n a^(n-1), n is a plain number, not a Value
         return Value(self.data ** n, (self,), (n * self.data ** (n - 1),))
     # d(e^a)/da = e^a, d(ln a)/da = 1/a, and d(max(a, 0))/da is 1 if a > 0, otherwise 0
@@ -81,48 +83,53 @@ class Value:
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, order=None):
-        """Compute dself/dnode for all nodes below self; leaves add it to their grad."""
-        # A node's gradient is complete once every node that uses it has contributed. So
-        # we list the nodes in topological order, children first, and go backward.
-        if order is None:  # otherwise it is the tape (section 6)
-            order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
-            while stack:  # a node stays on the stack until its children are listed
-                node = stack[-1]
-                waiting = [c for c in node._children if c._children and c not in order]
-                stack += waiting
-                if not waiting:
-                    order[stack.pop()] = None  # a second listing changes nothing
-        for node in order:  # these are all nodes with children; the leaves, not listed,
-            node.grad = 0.0  # keep their gradients, so that several losses can add up
+        """Set the grad of every node below self to dself/dnode; leaves add it up."""
+        # A node's gradient is complete once every node that uses it has contributed.
+        # So we take the nodes in topological order, children first, and go backward.
+        order = order or self.topological_order()  # training knows the order: section 6
+        if order[-1] is not self: raise ValueError("only one thread can train at once")
+        # The leaves are not in the list: over several calls, their gradients add up.
+        for node in order: node.grad = 0.0
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
             if grad := node.grad:  # a gradient of 0 contributes nothing
                 for child, local_grad in zip(node._children, node._local_grads):
                     child.grad += local_grad * grad  # +=: the sum over all uses
 
+    def topological_order(self):
+        """List self and all nodes below it, except leaves, each after its children."""
+        order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
+        while stack:
+            node = stack[-1]  # it stays on the stack until its children are listed
+            missing = [c for c in node._children if c._children and c not in order]
+            if missing: stack += missing
+            else: order[stack.pop()] = None  # no effect if node is listed already
+        return list(order)
+
 def dot(x, w):
     """[n], [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
     # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. This is one node with 2n children;
     # as 2n nodes, one for every * and +, training would take about five times as long.
     if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
-    x_data = [xi.data for xi in x]
-    w_data = [wi.data for wi in w]
-    return Value(sum(map(operator.mul, x_data, w_data)), [*x, *w], w_data + x_data)
+    total = 0.0
+    for xi, wi in zip(x, w):
+        total += xi.data * wi.data
+    return Value(total, x + w, [child.data for child in w + x])  # x's gradient is w
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# as small random numbers: random, because if all were equal, the numbers in a row would
-# stay equal; small, so that at first all tokens are about equally likely.
+# as random numbers, because if all were equal, those in a row would get equal gradients
+# and stay equal. They are small, so that all tokens are about equally likely at first.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
     return [[Value(rng.gauss(0, 0.08)) for _ in range(n_in)] for _ in range(n_out)]
 
 class Model:
-    """Settings, params (4,192 Values), and state_dict, the matrices of section 4."""
+    """Settings, params (4,192 Values), and state_dict (matrices; see section 4)."""
     def __init__(self, chars, rng, n_embd=16, n_layer=1, n_head=4, block_size=16):
-        require(n_embd % n_head == 0, f"n_head {n_head} must divide n_embd {n_embd}")
-        self.chars = chars            # the vocabulary without BOS, so vocab_size - 1
+        require(n_head > 0 and n_embd % n_head == 0, f"{n_head=} must divide {n_embd=}")
+        self.chars = chars            # the vocabulary without BOS, whose id is next
         self.n_embd = n_embd          # how many numbers ("channels") represent a token
         self.n_layer = n_layer        # how many layers, each with attention and an MLP
         self.n_head = n_head          # how many heads (parallel lookups) per attention
@@ -130,7 +137,7 @@ class Model:
         w = self.state_dict = {}
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> embedding
         w["wpe"] = matrix(block_size, n_embd, rng)          # position -> embedding
-        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # final x -> logits (scores)
+        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # last x -> logits (scores)
         for i in range(n_layer):
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # x -> query
             w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # x -> key
@@ -145,7 +152,7 @@ class Model:
 # Inside, a token becomes a vector x of n_embd channels, its embedding. Each layer adds
 # to x twice: attention adds what it gathers from the tokens read so far, and the MLP
 # (multilayer perceptron) adds what it computes from x alone. Adding to x is a residual
-# connection: the derivative of x + f(x) is 1 + f'(x), and the 1 lets gradients through.
+# connection: its derivative, 1 + f'(x), stays near 1 even where f'(x) is almost 0.
 
 def linear(x, w):
     """[n_in], [n_out][n_in] -> [n_out]: the matrix-vector product."""
@@ -153,36 +160,35 @@ def linear(x, w):
 
 def softmax(logits):
     """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
-    largest = max(logit.data for logit in logits)  # e^-largest will cancel
-    exps = [(logit - largest).exp() for logit in logits]  # without overflow
-    inverse = sum(exps) ** -1
-    return [e * inverse for e in exps]
+    largest = max(logit.data for logit in logits)
+    exps = [(logit - largest).exp() for logit in logits]  # - largest avoids overflow
+    total = sum(exps)
+    return [e / total for e in exps]
 
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
     scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents a division by zero
-    return [xi * scale for xi in x]  # of size about 1, however large x has become
+    return [xi * scale for xi in x]  # each about 1 in size, however large x was
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
-    """[n_embd] -> [n_embd]; keys and values, [time][n_embd], grow by one row each."""
+    """[n_embd] -> [n_embd]; keys and values get a row more: one per token so far."""
     # Attention (Vaswani et al., 2017) is the only place where tokens share information.
     # Each has a query (what it looks for), a key (what it offers), and a value (what it
-    # passes on). The larger the dot product of a query and a key, the more that key's
-    # value counts. Each head has its own channels, so it can look for other things.
+    # passes on). It gets a weighted mean of the values: the larger the dot product of
+    # its query and a key, the larger the weight. Each head does this on its channels.
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
     # Later tokens are not in these lists yet, so no token can see its future, even in
-    # training (a causal mask does this if all tokens are read at once). Gradients flow
-    # through the lists. In inference, they save recomputing old tokens: a KV cache.
+    # training (a causal mask), and earlier ones are not computed again (a KV cache).
     head_dim = len(x) // n_head
     output = []
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
         # A sum of n random products grows like sqrt(n), so we divide by it. With large
-        # scores, softmax would pick a single token and pass back hardly any gradient.
+        # scores, softmax would pick one token, and its derivatives would be almost 0.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
-        weights = softmax(scores)  # [time], the number of tokens read so far
+        weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
             output.append(dot(weights, [value[channel] for value in values]))
     return linear(output, wo)  # wo mixes the channels of all heads
@@ -200,8 +206,8 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys and values: [n_layer][time][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # x says which token this is, and where. Its size, about 0.1 at first, is set to 1.
-    # Below, only attention and mlp get a normalized copy; x itself is only added to.
+    # x says which token this is, and where. Its numbers, at first about 0.1, are scaled
+    # to about 1. Below, attention and mlp get a scaled copy; x itself is only added to.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -217,24 +223,17 @@ def gpt(token_id, pos_id, keys, values, model):
 
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
-    # Softmax is the same for z = logits - largest: -log(exp(z_t) / sum of all exp(z_j))
-    # = log(sum of all exp(z_j)) - z_t, finite even if the probability would round to 0.
+    # With z = logits - largest, as in softmax(), -log(exp(z_t) / total) is equal to
+    # log(total) - z_t, which is finite even where the probability would round to 0.
     largest = max(logit.data for logit in logits)
-    z = [logit - largest for logit in logits]
-    return sum(zj.exp() for zj in z).log() - z[target]
-
-def document_losses(model, tokens):
-    """[n + 1] tokens -> [n] losses, one for each token after the first."""
-    keys = [[] for _ in range(model.n_layer)]  # gpt() fills these lists
-    values = [[] for _ in range(model.n_layer)]
-    return [cross_entropy(gpt(tokens[i], i, keys, values, model), tokens[i + 1])
-            for i in range(len(tokens) - 1)]
+    total = sum((logit - largest).exp() for logit in logits)
+    return total.log() - (logits[target] - largest)
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
     # m and v are running means of the gradient and of its square (the first and second
-    # moments). Started at 0, their weights sum to only 1 - beta^t, so we divide by it.
-    # A steady gradient moves p by about learning_rate, one that flips its sign by less.
+    # moments). Both start at 0, which makes them too small by a factor of 1 - beta^t.
+    # A steady gradient moves p by about learning_rate; one that changes sign, by less.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -247,33 +246,36 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
 # Each step takes one document, computes its loss (the forward pass) and all gradients
 # (the backward pass), and updates the parameters. The next step builds a new graph.
 
-def forward(model, tokens):
-    """Return the mean loss over a document, and the tape: a list of all operations."""
-    # Every operation is created after its children, so the tape is already in the order
-    # that backward() needs. If it had to find one, training would be about 50 % slower.
-    Value.tape = tape = []
-    try:
-        losses = document_losses(model, tokens)
-        loss = sum(losses) / len(losses)
-        require(Value.tape is tape, "only one thread may train at a time")
-        return loss, tape
-    finally:
-        Value.tape = None
-
 def train(model, docs, num_steps=1000, learning_rate=0.01):
     """A generator that trains on one document per iteration and yields its loss."""
-    require(docs or not num_steps, "there are no documents to train on")
+    require(docs, "there are no documents to train on")
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
         loss, tape = forward(model, tokens)  # the forward pass builds the graph
-        for p in model.params:
-            p.grad = 0.0  # because backward() adds to it
+        for p in model.params: p.grad = 0.0  # because backward() adds to it
         loss.backward(tape)  # the backward pass computes p.grad for all parameters
         # The learning rate decays linearly toward 0, so that training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
         yield loss.data
         del loss, tape  # frees the graph before the next step builds another
+
+def forward(model, tokens):
+    """Return the mean loss over a document, and the tape: a list of all operations."""
+    # An operation is created after its children, so the tape is already the order that
+    # backward() needs. Without it, training would take about 1.5 times as long.
+    Value.tape = tape = []
+    try:
+        losses = document_losses(model, tokens)
+        return sum(losses) / len(losses), tape
+    finally: Value.tape = None
+
+def document_losses(model, tokens):
+    """[n + 1] tokens -> [n] losses, one for each token after the first."""
+    keys = [[] for _ in range(model.n_layer)]  # gpt() fills these lists
+    values = [[] for _ in range(model.n_layer)]
+    return [cross_entropy(gpt(tokens[i], i, keys, values, model), tokens[i + 1])
+            for i in range(len(tokens) - 1)]
 
 def mean_loss(model, docs):
     """Return the mean loss per token over all documents, in nats, without training."""
@@ -295,22 +297,19 @@ def generate(model, rng, temperature=0.5, prompt=""):
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id < len(prompt):
-            continue  # gpt() filled the lists; the prompt has the next token
-        # A temperature below 1 stretches the scores apart; near 0, the likeliest wins.
-        probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
-        token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
-        if token_id == len(model.chars):  # BOS ends the document
-            break
-        tokens.append(token_id)
+        if pos_id == len(tokens) - 1:  # after the last token, draw another one
+            # A temperature below 1 stretches the scores apart; near 0, the best wins.
+            probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
+            token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
+            if token_id == len(model.chars): break  # BOS ends the document
+            tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
-# GPT-2 (2019) is larger, and its tokens are pieces of words. It has LayerNorm in place
-# of RMSNorm, one more before lm_head, GELU in place of squared ReLU, biases, and wte as
-# lm_head. It trains on many texts at once. To see how, read nanoGPT next.
+# GPT-2 (2019) differs in size, tokens (pieces of words), norms (LayerNorm), activation
+# (GELU), biases, and one matrix for wte and lm_head. To see how, read nanoGPT next.
+
 
 # ## 8. The command line ###############################################################
-# run() is the whole program in brief. The flags, files, and messages after it are not
-# needed to understand a GPT. Notes and errors go to standard error, all else to stdout.
+# run() is the whole program in brief. Its flags, files, and messages follow.
 import argparse, gc, json, os, random, sys, time
 
 def run(args):
@@ -320,41 +319,43 @@ def run(args):
     rng = random.Random(args.seed)
     rng.shuffle(docs)
     if args.load is None:
-        model = Model(build_vocab(docs), rng, *(getattr(args, name) for name in SIZES))
+        model = Model(build_vocab(docs), rng, args.n_embd, args.n_layer, args.n_head,
+                      args.block_size)
     else:
         model = attempt(args.load, load, args.load)
         docs = [doc for doc in docs if args.num_steps or set(doc) <= set(model.chars)]
+    train_docs, held_out = split_docs(docs)
     check(args, docs, model)
     print(f"num docs: {len(docs)}\nvocab size: {len(model.chars) + 1}")
     print(f"num params: {len(model.params)}", flush=True)
-    failure = learn(model, docs, args)
-    print("\n--- inference ---", flush=True)
+    seconds, failure = learn(model, train_docs, args)
+    loss = f"{mean_loss(model, held_out):.4f}" if held_out else "none held out"
+    print(f"held-out loss: {loss} (uniform guess: {math.log(len(model.chars)+1):.4f})")
+    print(f"training time: {seconds:.2f}s\n\n--- inference ---", flush=True)
     for i in range(1, args.num_samples + 1):
         sample = generate(model, rng, args.temperature, args.prompt)
         print(f"sample {i:2d}: {sample}" + " (in data)" * (sample in docs), flush=True)
     if failure: raise failure  # the model could not be saved
 
-SIZES = ("n_embd", "n_layer", "n_head", "block_size")
-FLAGS = {  # name: (default, help)
-    "n_embd": (16, "channels of each token's vector"),
-    "n_layer": (1, "layers, each with attention and an MLP"),
-    "n_head": (4, "attention heads; must divide n_embd"),
-    "block_size": (16, "context length, in tokens"),
-    "num_steps": (1000, "training steps, one document each; 0 by default with --load"),
-    "learning_rate": (0.01, "learning rate at the first step; decays linearly to 0"),
-    "seed": (42, "seed of the random number generator"),
-    "temperature": (0.5, "sampling temperature; 0 takes the likeliest token"),
-    "num_samples": (20, "number of documents to generate"),
-}
+FLAGS = {  # name: (default, least value, help); with --load, the model sets the sizes
+    "n_embd": (16, 1, "channels of each token's vector"),
+    "n_layer": (1, 1, "layers, each with attention and an MLP"),
+    "n_head": (4, 1, "attention heads; must divide n_embd"),
+    "block_size": (16, 1, "context length, in tokens"),
+    "num_steps": (1000, 0, "training steps, each on one document; with --load: 0"),
+    "learning_rate": (0.01, 0, "learning rate at the first step; decays linearly to 0"),
+    "seed": (42, 0, "seed of the random number generator"),
+    "temperature": (0.5, 0, "sampling temperature; 0 takes the likeliest token"),
+    "num_samples": (20, 0, "number of documents to generate")}
 
 def parse_args(argv):
     """Return the settings; raise a ValueError if a flag is out of range."""
     parser = argparse.ArgumentParser(allow_abbrev=False, description="Train a GPT.")
-    parser.error, add = fail, parser.add_argument
+    parser.error, add = lambda message: require(False, message), parser.add_argument
     data = os.path.join(os.path.dirname(os.path.realpath(__file__)), "input.txt")
     add("file", nargs="?", default=data if os.path.isfile(data) else "input.txt",
         metavar="FILE", help="UTF-8 text, one document per line (default: input.txt)")
-    for name, (default, text) in FLAGS.items():
+    for name, (default, _, text) in FLAGS.items():
         add("--" + name.replace("_", "-"), type=type(default), metavar="N",
             help=f"{text} (default: {default})")
     add("--prompt", metavar="TEXT", default="", help="begin every sample with TEXT")
@@ -362,14 +363,12 @@ def parse_args(argv):
     add("--load", metavar="FILE", help="start from a saved model instead of a new one")
     args = parser.parse_args(argv)
     require([] not in vars(args).values(), "-- is not a value")  # of --save=--
-    for name, (default, _) in FLAGS.items():
-        value, least = getattr(args, name), int(name in SIZES)
-        if value is None:
-            setattr(args, name, 0 if args.load and name == "num_steps" else default)
-            continue
-        flag = f"--{name.replace('_', '-')} {value}"
-        require(least <= value < 1e100, f"{flag} is out of range")
-        require(not (least and args.load), f"{flag}: the size is set by --load")
+    if args.load and args.num_steps is None: args.num_steps = 0
+    for name, (default, least, _) in FLAGS.items():
+        value, flag = getattr(args, name), "--" + name.replace("_", "-")
+        require(value is None or least <= value < 1e100, f"{flag} cannot be {value}")
+        require(value is None or not (least and args.load), f"{flag}: --load sets it")
+        if value is None: setattr(args, name, default)
     return args
 
 def attempt(what, function, *args):
@@ -384,63 +383,53 @@ def check(args, docs, model):
     shown = ", ".join(f"{char!r} (U+{ord(char):04X})" for char in unknown[:9])
     require(not unknown, f"the model does not know the characters {shown}")
     attempt("--prompt", generate, model, random, 1, args.prompt)
-    if args.save is not None:
-        attempt("--save", save, args.save, model, args.file)
+    if (path := args.save) is not None:
+        if os.path.isfile(path): attempt(f"--save: {path} is not a model", load, path)
+        else: require(path and not os.path.exists(path), f"--save: {path!r} is no file")
+        attempt("--save", save, path, model, True)
     cut = sum(len(doc) >= model.block_size for doc in docs)
     if cut: print(f"note: --block-size cuts off {cut} documents", file=sys.stderr)
 
 def learn(model, docs, args):
-    """Train, save, and measure the model; return the error if saving failed."""
-    train_docs, held_out = split_docs(docs)
-    losses, failure, start = [], None, time.perf_counter()
+    """Train the model, show each step, and save it -> seconds, error of saving."""
+    losses, seconds, failure, start = [], 0.0, None, time.perf_counter()
+    terminal = sys.stdout.isatty()  # each line replaces the one before
     try:
-        for loss in train(model, train_docs, args.num_steps, args.learning_rate):
+        steps = train(model, docs, args.num_steps, args.learning_rate)
+        for step, loss in enumerate(steps if args.num_steps else [], 1):
             losses.append(loss)
-            show_step(losses, args.num_steps, time.perf_counter() - start)
+            seconds = time.perf_counter() - start
+            line = f"step {step:4d} / {args.num_steps} | loss {loss:.4f}"
+            if terminal:
+                line += f" | {seconds * (args.num_steps / step - 1):.0f}s left  "
+                line = line[:os.get_terminal_size().columns - 1]
+            print(line, end="\r" if terminal else "\n", flush=True)
             if not loss < 1e4: break  # too large, or nan: diverged
     except (KeyboardInterrupt, OSError):  # OSError: the output has been closed
         if not losses: raise
-    seconds = time.perf_counter() - start
-    if losses and sys.stdout.isatty(): print()  # ends the line of show_step
+    except ArithmeticError: losses.append(math.inf)
+    if losses and terminal: print()
     if not all(abs(x) < 1e4 for x in losses[-1:] + [p.data for p in model.params]):
-        raise ArithmeticError
+        raise ArithmeticError("training diverged; try a smaller --learning-rate")
     if args.save is not None:
         try: save(args.save, model)
         except OSError as error: failure = OSError(f"cannot save the model: {error}")
-    if args.save is not None and not failure:
-        print(f"note: saved {args.save!r} after {len(losses)} steps", file=sys.stderr)
-    if losses:
-        mean = sum(losses[-50:]) / len(losses[-50:])
-        print(f"mean loss last {len(losses[-50:])} steps: {mean:.4f}", flush=True)
+        else: print(f"note: saved {args.save!r} at step {len(losses)}", file=sys.stderr)
+    if n := min(len(losses), 50):
+        print(f"mean loss last {n} steps: {sum(losses[-n:]) / n:.4f}", flush=True)
     if len(losses) < args.num_steps:
         print("note: interrupted; samples follow; Ctrl-C quits", file=sys.stderr)
-    loss = f"{mean_loss(model, held_out):.4f}" if held_out else "none held out"
-    print(f"held-out loss: {loss} (uniform guess: {math.log(len(model.chars)+1):.4f})")
-    print(f"training time: {seconds:.2f}s")
-    return failure
+    return seconds, failure
 
-def show_step(losses, num_steps, seconds):
-    """Print one line per step; in a terminal, each replaces the previous one."""
-    step, terminal = len(losses), sys.stdout.isatty()
-    line = f"step {step:4d} / {num_steps} | loss {losses[-1]:.4f}"
-    if terminal:
-        line += f" | {seconds * (num_steps / step - 1):.0f}s left  "
-        line = line[:os.get_terminal_size().columns - 1]
-    print(line, end="\r" if terminal else "\n", flush=True)
-
-def save(path, model, data=None):
-    """Write the model as JSON, all or nothing; if data is given, this is a dry run."""
+def save(path, model, dry_run=False):
+    """Write the model as JSON, all or nothing; a dry run does all but replace path."""
+    saved = {"chars": model.chars, "n_head": model.n_head, "weights": model.state_dict}
     path = os.path.realpath(path)
-    if data and os.path.exists(path):
-        usable = os.path.isfile(path) and not os.path.samefile(path, data)
-        require(usable, "this would overwrite the data, or what is not a file")
-    weights = {name: [[p.data for p in row] for row in rows]
-               for name, rows in model.state_dict.items()}
-    saved = {"chars": model.chars, "n_head": model.n_head, "weights": weights}
     part = f"{path}.{os.getpid()}.part"
     try:
-        with open(part, "w", encoding="ascii") as file: file.write(json.dumps(saved))
-        if not data: os.replace(part, path)
+        with open(part, "w", encoding="ascii") as file:
+            file.write(json.dumps(saved, default=lambda p: p.data))
+        if not dry_run: os.replace(part, path)
     finally:
         if os.path.exists(part): os.remove(part)
 
@@ -452,14 +441,13 @@ def load(path):
     for key, kind in (("chars", list), ("n_head", int), ("weights", dict)):
         require(type(saved.get(key)) is kind, f"{key!r} is not of type {kind.__name__}")
     chars, n_head, weights = saved["chars"], saved["n_head"], saved["weights"]
-    require(n_head > 0, f"'n_head' is {n_head}, not a positive number")
     require(chars == sorted(set("".join(map(str, chars)))), "'chars' is not in order")
     wpe = weights.get("wpe")
     require(type(wpe) is list and wpe and type(wpe[0]) is list and wpe[0], "no 'wpe'")
     n_embd, n_layer = len(wpe[0]), max(1, sum("attn_wq" in name for name in weights))
-    # Each parameter takes a character or more, so no small file asks for a large model.
+    # A parameter takes two characters or more, so no small file asks for a large model.
     num_params = n_embd * (2 * len(chars) + len(wpe) + 12 * n_layer * n_embd)
-    require(num_params < len(text), "the file is too small for its sizes")
+    require(2 * num_params < len(text), "the file is too small for its sizes")
     model = Model(chars, random, n_embd, n_layer, n_head, len(wpe))
     for name, matrix in model.state_dict.items():
         rows, n_in = weights.pop(name, None), len(matrix[0])
@@ -478,16 +466,10 @@ def main(argv=None):
     if sys.implementation.name == "cpython": gc.disable()  # graphs have no cycles
     try: run(parse_args(argv))
     except KeyboardInterrupt: sys.exit(130)  # 128 + SIGINT
-    except ArithmeticError: fail("training diverged; try a smaller --learning-rate", 1)
-    except ValueError as error: fail(error)
-    except OSError as error:  # stdout is closed (as by `| head`), or a write failed
-        if isinstance(error, BrokenPipeError): os._exit(141)  # 128 + SIGPIPE
+    except BrokenPipeError: os._exit(141)  # 128 + SIGPIPE: stdout was closed
+    except (ArithmeticError, OSError, ValueError) as error:
         print("microgpt: error:", *str(error).split(), file=sys.stderr)
-        os._exit(1)
-
-def fail(message, status=2):
-    """End the program with one line on standard error."""
-    print("microgpt: error:", *str(message).split(), file=sys.stderr)
-    sys.exit(status)
+        if isinstance(error, OSError): sys.stdout = None  # it may be unusable
+        sys.exit(2 if isinstance(error, ValueError) else 1)
 
 if __name__ == "__main__": main()

@@ -22,7 +22,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -167,7 +166,7 @@ def any_args(rng):
     else:
         args = []
         flags += [*SIZES, "--save", "--load"]
-    if rng.random() < 0.95:
+    if rng.random() < 0.98:
         args.insert(0, "names.txt")
     elif rng.random() < 0.8:
         args.append(rng.choice(ODD_PATHS))
@@ -280,10 +279,10 @@ def run_case(seed, number, model):
     Path("model.json").write_bytes(any_model(rng, model))
     args, encoding = any_args(rng), rng.choice(["utf-8", "ascii", "cp1252"])
     outside = number % 200 == 0 and all(map(passes_on, args))
-    began = time.perf_counter()
+    began = sum(os.times()[:4])  # the seconds of computing, also in other processes
     status, out, err = (run_outside if outside else run_inside)(args, encoding)
     problem = wrong(args, status, out, err)
-    if problem is None and time.perf_counter() - began > 20:
+    if problem is None and sum(os.times()[:4]) - began > 20:
         problem = "too slow"
     if problem:
         shown = [arg if len(arg) < 60 else arg[:60] + "..." for arg in args]

@@ -479,12 +479,14 @@ def test_a_tape_lists_the_operations_in_order_and_no_leaves():
     assert tape == [c, d, e]
 
 
-def test_operations_that_come_later_on_the_tape_have_no_influence():
+def test_a_tape_that_does_not_end_with_the_value_is_refused():
     a = Value(2.0)
     (y, later), tape = recorded(lambda: (a * 3, a * 5))
-    later.grad = 7.0  # left over from playing
-    y.backward(tape)
-    assert (a.grad, y.grad, later.grad) == (3.0, 1.0, 0.0)
+    for value in y, a, a * 7:  # as after recordings that overlap
+        with pytest.raises(ValueError, match="thread"):
+            value.backward(tape)
+    later.backward(tape)
+    assert (a.grad, y.grad, later.grad) == (5.0, 0.0, 1.0)
 
 
 def test_backward_twice_with_a_tape_accumulates_in_the_leaves_only():

@@ -75,9 +75,10 @@ def test_a_number_of_heads_that_does_not_divide_the_channels_is_refused(n_embd, 
     assert str(n_embd) in str(error.value) and str(n_head) in str(error.value)
 
 
-def test_a_model_without_heads_is_refused():
-    with pytest.raises((ValueError, ZeroDivisionError)):
-        Model(LETTERS, random.Random(42), n_head=0)
+@pytest.mark.parametrize("n_head", [0, -4])  # although 16 % -4 == 0
+def test_a_model_without_heads_is_refused(n_head):
+    with pytest.raises(ValueError, match=f"n_head={n_head} "):
+        Model(LETTERS, random.Random(42), n_head=n_head)
 
 
 def test_one_head_and_as_many_heads_as_channels_are_allowed():
