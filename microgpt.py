@@ -1,7 +1,7 @@
 """microgpt: a complete GPT (generative pre-trained transformer) in plain Python.
 
 Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. In comments,
-[n] is a list of n numbers, and [n_out][n_in] is a matrix: a list of n_out such rows.
+[n] is a list of n numbers, and [n_out][n_in] is a matrix: n_out rows of n_in numbers.
 """
 import math
 
@@ -25,7 +25,7 @@ def build_vocab(docs):
     return sorted(set("".join(docs)))
 
 def split_docs(docs):
-    """Split already shuffled documents into training and up to 200 held-out ones."""
+    """Split shuffled documents into training documents and up to 200 held-out ones."""
     # The model never trains on the last tenth. The loss on these unseen documents shows
     # whether the model learns how names are formed or only memorizes them.
     num_train = len(docs) - len(docs) // 10
@@ -36,22 +36,22 @@ def tokenize(doc, chars, block_size):
     """'ana' -> [26, 0, 13, 0, 26] for a-z; a long doc gives block_size + 1 tokens."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # inputs and last target
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
 # is one number that says how wrong its predictions are. To reduce the loss, we need its
-# derivative with respect to each parameter, called the parameter's gradient. A Value
-# stores its children (the Values it was computed from) and its local gradients (its
-# derivatives with respect to the children). Values thus form a graph, from parameters
-# to the loss. By the chain rule, dloss/dchild is the sum, over all nodes that use the
-# child, of dloss/dnode * dnode/dchild. One walk from the loss to the leaves (Values
-# without children) finds all gradients. This is backpropagation (Linnainmaa, 1970).
+# derivative with respect to each parameter: that parameter's gradient. A Value stores
+# its children (the Values it was computed from) and its local gradients (its
+# derivatives with respect to the children). Values thus form a graph from parameters
+# to loss. A child changes the loss through every node that uses it, so dloss/dchild is
+# the sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Going back
+# from the loss to the leaves (Values without children) is called backpropagation.
 
 class Value:
     """A number, its gradient, its children, and its local gradients."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # in training, a list of all new nodes: see forward() in section 6
+    tape = None  # only for speed: the list of new nodes (see forward() in section 6)
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
@@ -68,7 +68,7 @@ class Value:
         if isinstance(other, Value):
             return Value(self.data * other.data, (self, other), (other.data, self.data))
         return Value(self.data * other, (self,), (other,))
-    def __pow__(self, n):  # d(a^n)/da = n a^(n-1), n is a plain number, not a Value
+    def __pow__(self, n):  # d(a^n)/da = n a^(n-1); n is a plain number, not a Value
         return Value(self.data ** n, (self,), (n * self.data ** (n - 1),))
     # d(e^a)/da = e^a, d(ln a)/da = 1/a, and d(max(a, 0))/da is 1 if a > 0, otherwise 0
     def exp(self): return Value(e := math.exp(self.data), (self,), (e,))
@@ -83,12 +83,12 @@ class Value:
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, order=None):
-        """Set the grad of every node below self to dself/dnode; leaves add it up."""
+        """Set each node's grad to dself/dnode; leaves add it up (Linnainmaa, 1970)."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we take the nodes in topological order, children first, and go backward.
-        order = order or self.topological_order()  # training knows the order: section 6
-        if order[-1] is not self: raise ValueError("only one thread can train at once")
-        # The leaves are not in the list: over several calls, their gradients add up.
+        order = order or self.topological_order()  # training passes its tape instead
+        if order[-1] is not self: raise ValueError("wrong tape: train in one thread")
+        # The leaves are not in the list, so their gradients add up over several calls.
         for node in order: node.grad = 0.0
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
@@ -97,47 +97,47 @@ class Value:
                     child.grad += local_grad * grad  # +=: the sum over all uses
 
     def topological_order(self):
-        """List self and all nodes below it, except leaves, each after its children."""
+        """Depth-first search: list self and nodes below, no leaves, children first."""
         order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
         while stack:
             node = stack[-1]  # it stays on the stack until its children are listed
             missing = [c for c in node._children if c._children and c not in order]
             if missing: stack += missing
-            else: order[stack.pop()] = None  # no effect if node is listed already
+            else: order[stack.pop()] = None  # a second time, this has no effect
         return list(order)
 
 def dot(x, w):
     """[n], [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
     # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. This is one node with 2n children;
-    # as 2n nodes, one for every * and +, training would take about five times as long.
+    # with 2n nodes (one for each * and +), training would take about 5 times as long.
     if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
     total = 0.0
     for xi, wi in zip(x, w):
         total += xi.data * wi.data
-    return Value(total, x + w, [child.data for child in w + x])  # x's gradient is w
+    return Value(total, x + w, [child.data for child in w + x])  # d/dx = w, d/dw = x
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# as random numbers, because if all were equal, those in a row would get equal gradients
-# and stay equal. They are small, so that all tokens are about equally likely at first.
+# as random numbers, because if all were equal, those in one row would get equal
+# gradients and stay equal. They are small, so all tokens are about as likely at first.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
     return [[Value(rng.gauss(0, 0.08)) for _ in range(n_in)] for _ in range(n_out)]
 
 class Model:
-    """Settings, params (4,192 Values), and state_dict (matrices; see section 4)."""
+    """Settings, params (4,192 by default), and state_dict (matrices; see section 4)."""
     def __init__(self, chars, rng, n_embd=16, n_layer=1, n_head=4, block_size=16):
         require(n_head > 0 and n_embd % n_head == 0, f"{n_head=} must divide {n_embd=}")
-        self.chars = chars            # the vocabulary without BOS, whose id is next
+        self.chars = chars            # the vocabulary without BOS (the last id)
         self.n_embd = n_embd          # how many numbers ("channels") represent a token
         self.n_layer = n_layer        # how many layers, each with attention and an MLP
-        self.n_head = n_head          # how many heads (parallel lookups) per attention
+        self.n_head = n_head          # how many heads (parallel lookups) per layer
         self.block_size = block_size  # the context length: how many tokens it can read
         w = self.state_dict = {}
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> embedding
         w["wpe"] = matrix(block_size, n_embd, rng)          # position -> embedding
-        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # last x -> logits (scores)
+        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # final x -> logits (scores)
         for i in range(n_layer):
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # x -> query
             w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # x -> key
@@ -151,8 +151,8 @@ class Model:
 # A GPT reads one token at a time and gives each possible next token a score, its logit.
 # Inside, a token becomes a vector x of n_embd channels, its embedding. Each layer adds
 # to x twice: attention adds what it gathers from the tokens read so far, and the MLP
-# (multilayer perceptron) adds what it computes from x alone. Adding to x is a residual
-# connection: its derivative, 1 + f'(x), stays near 1 even where f'(x) is almost 0.
+# (multilayer perceptron) adds what it computes from x alone. Adding f(x) to x is a
+# residual connection: the derivative, 1 + f'(x), does not vanish even if f'(x) does.
 
 def linear(x, w):
     """[n_in], [n_out][n_in] -> [n_out]: the matrix-vector product."""
@@ -161,32 +161,32 @@ def linear(x, w):
 def softmax(logits):
     """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
     largest = max(logit.data for logit in logits)
-    exps = [(logit - largest).exp() for logit in logits]  # - largest avoids overflow
+    exps = [(logit - largest).exp() for logit in logits]  # no overflow, same ratios
     total = sum(exps)
     return [e / total for e in exps]
 
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
-    scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents a division by zero
+    scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents division by zero
     return [xi * scale for xi in x]  # each about 1 in size, however large x was
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
-    """[n_embd] -> [n_embd]; keys and values get a row more: one per token so far."""
+    """[n_embd] -> [n_embd]; also append this token's row to keys and to values."""
     # Attention (Vaswani et al., 2017) is the only place where tokens share information.
     # Each has a query (what it looks for), a key (what it offers), and a value (what it
     # passes on). It gets a weighted mean of the values: the larger the dot product of
-    # its query and a key, the larger the weight. Each head does this on its channels.
+    # its query and a key, the larger the weight. Each head has its own channels.
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
-    # Later tokens are not in these lists yet, so no token can see its future, even in
-    # training (a causal mask), and earlier ones are not computed again (a KV cache).
+    # Later tokens are not in these lists yet, so no token can see them, even in
+    # training: the lists act as a causal mask. In inference, they are a KV cache.
     head_dim = len(x) // n_head
     output = []
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A sum of n random products grows like sqrt(n), so we divide by it. With large
-        # scores, softmax would pick one token, and its derivatives would be almost 0.
+        # A sum of n random products grows like sqrt(n), so we divide by sqrt(n). With
+        # large scores, softmax would pick one token, and its derivatives would vanish.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -200,13 +200,13 @@ def mlp(x, fc1, fc2):
 
 def add(x, y):
     """[n], [n] -> [n]: the sum of two vectors."""
-    require(len(x) == len(y), f"sum of vectors of lengths {len(x)} and {len(y)}")
+    require(len(x) == len(y), f"cannot add lengths {len(x)} and {len(y)}")
     return [xi + yi for xi, yi in zip(x, y)]
 
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys and values: [n_layer][time][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # x says which token this is, and where. Its numbers, at first about 0.1, are scaled
+    # x encodes the token and its position. Its numbers, initially about 0.1, are scaled
     # to about 1. Below, attention and mlp get a scaled copy; x itself is only added to.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
@@ -216,9 +216,9 @@ def gpt(token_id, pos_id, keys, values, model):
     return linear(x, w["lm_head"])
 
 # ## 5. Loss and Adam ##################################################################
-# The loss is surprise: -log of the probability that the model gave to the actual next
-# token, in nats (units of the natural logarithm). Guessing among 27 tokens costs
-# ln 27 = 3.30 nats; at 2.3 nats, the model is as unsure as if it guessed among 10.
+# The loss is the surprise -log(p), where p is the probability that the model gave to
+# the actual next token. It is 0 if p is 1 and grows as p approaches 0. Guessing among
+# 27 tokens costs ln 27 = 3.30 nats (units of ln); 2.3 nats are like guessing among 10.
 # Training is gradient descent: it moves parameters against their gradients.
 
 def cross_entropy(logits, target):
@@ -232,7 +232,7 @@ def cross_entropy(logits, target):
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
     # m and v are running means of the gradient and of its square (the first and second
-    # moments). Both start at 0, which makes them too small by a factor of 1 - beta^t.
+    # moments). The weights of the t gradients add up to 1 - beta^t, so we divide by it.
     # A steady gradient moves p by about learning_rate; one that changes sign, by less.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
@@ -261,10 +261,10 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
         del loss, tape  # frees the graph before the next step builds another
 
 def forward(model, tokens):
-    """Return the mean loss over a document, and the tape: a list of all operations."""
-    # An operation is created after its children, so the tape is already the order that
-    # backward() needs. Without it, training would take about 1.5 times as long.
-    Value.tape = tape = []
+    """Return the mean loss over a document, and the tape: a list of all new nodes."""
+    # The tape only saves time: a node is created after its children, so the tape is in
+    # the order that backward() needs. To search for it would take half as long again.
+    Value.tape = tape = []  # shared by all threads, so only one may train at a time
     try:
         losses = document_losses(model, tokens)
         return sum(losses) / len(losses), tape
@@ -274,8 +274,8 @@ def document_losses(model, tokens):
     """[n + 1] tokens -> [n] losses, one for each token after the first."""
     keys = [[] for _ in range(model.n_layer)]  # gpt() fills these lists
     values = [[] for _ in range(model.n_layer)]
-    return [cross_entropy(gpt(tokens[i], i, keys, values, model), tokens[i + 1])
-            for i in range(len(tokens) - 1)]
+    return [cross_entropy(gpt(token_id, pos_id, keys, values, model), target)
+            for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:]))]
 
 def mean_loss(model, docs):
     """Return the mean loss per token over all documents, in nats, without training."""
@@ -297,7 +297,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id == len(tokens) - 1:  # after the last token, draw another one
+        if pos_id == len(tokens) - 1:  # the prompt has been read: draw a token
             # A temperature below 1 stretches the scores apart; near 0, the best wins.
             probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
             token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
@@ -305,7 +305,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
             tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
 # GPT-2 (2019) differs in size, tokens (pieces of words), norms (LayerNorm), activation
-# (GELU), biases, and one matrix for wte and lm_head. To see how, read nanoGPT next.
+# (GELU), and biases; wte and lm_head are one matrix. To see how, read nanoGPT next.
 
 
 # ## 8. The command line ###############################################################
@@ -337,13 +337,13 @@ def run(args):
         print(f"sample {i:2d}: {sample}" + " (in data)" * (sample in docs), flush=True)
     if failure: raise failure  # the model could not be saved
 
-FLAGS = {  # name: (default, least value, help); with --load, the model sets the sizes
+FLAGS = {  # name: (default, minimum, help); with --load, the model sets the sizes
     "n_embd": (16, 1, "channels of each token's vector"),
     "n_layer": (1, 1, "layers, each with attention and an MLP"),
     "n_head": (4, 1, "attention heads; must divide n_embd"),
     "block_size": (16, 1, "context length, in tokens"),
-    "num_steps": (1000, 0, "training steps, each on one document; with --load: 0"),
-    "learning_rate": (0.01, 0, "learning rate at the first step; decays linearly to 0"),
+    "num_steps": (1000, 0, "training steps, one document each; if --load: 0"),
+    "learning_rate": (0.01, 0, "learning rate at the first step; decays toward 0"),
     "seed": (42, 0, "seed of the random number generator"),
     "temperature": (0.5, 0, "sampling temperature; 0 takes the likeliest token"),
     "num_samples": (20, 0, "number of documents to generate")}
@@ -362,12 +362,12 @@ def parse_args(argv):
     add("--save", metavar="FILE", help="write the trained model to FILE as JSON")
     add("--load", metavar="FILE", help="start from a saved model instead of a new one")
     args = parser.parse_args(argv)
-    require([] not in vars(args).values(), "-- is not a value")  # of --save=--
+    require([] not in vars(args).values(), "-- is not a value")  # from --save=--
     if args.load and args.num_steps is None: args.num_steps = 0
     for name, (default, least, _) in FLAGS.items():
         value, flag = getattr(args, name), "--" + name.replace("_", "-")
         require(value is None or least <= value < 1e100, f"{flag} cannot be {value}")
-        require(value is None or not (least and args.load), f"{flag}: --load sets it")
+        require(value is None or not (least and args.load), f"{flag} is set by --load")
         if value is None: setattr(args, name, default)
     return args
 
@@ -385,15 +385,15 @@ def check(args, docs, model):
     attempt("--prompt", generate, model, random, 1, args.prompt)
     if (path := args.save) is not None:
         if os.path.isfile(path): attempt(f"--save: {path} is not a model", load, path)
-        else: require(path and not os.path.exists(path), f"--save: {path!r} is no file")
+        else: require(path and not os.path.exists(path), f"--save {path!r}: not a file")
         attempt("--save", save, path, model, True)
     cut = sum(len(doc) >= model.block_size for doc in docs)
-    if cut: print(f"note: --block-size cuts off {cut} documents", file=sys.stderr)
+    if cut: print(f"note: --block-size truncates {cut} documents", file=sys.stderr)
 
 def learn(model, docs, args):
-    """Train the model, show each step, and save it -> seconds, error of saving."""
+    """Train and save the model, showing each step; return (seconds, save error)."""
     losses, seconds, failure, start = [], 0.0, None, time.perf_counter()
-    terminal = sys.stdout.isatty()  # each line replaces the one before
+    terminal = sys.stdout.isatty()  # if so, each line replaces the one before
     try:
         steps = train(model, docs, args.num_steps, args.learning_rate)
         for step, loss in enumerate(steps if args.num_steps else [], 1):
@@ -445,9 +445,9 @@ def load(path):
     wpe = weights.get("wpe")
     require(type(wpe) is list and wpe and type(wpe[0]) is list and wpe[0], "no 'wpe'")
     n_embd, n_layer = len(wpe[0]), max(1, sum("attn_wq" in name for name in weights))
-    # A parameter takes two characters or more, so no small file asks for a large model.
+    # A number takes 2 or more characters, so a small file cannot ask for a large model.
     num_params = n_embd * (2 * len(chars) + len(wpe) + 12 * n_layer * n_embd)
-    require(2 * num_params < len(text), "the file is too small for its sizes")
+    require(2 * num_params < len(text), "the file is too small for such a model")
     model = Model(chars, random, n_embd, n_layer, n_head, len(wpe))
     for name, matrix in model.state_dict.items():
         rows, n_in = weights.pop(name, None), len(matrix[0])
@@ -457,7 +457,7 @@ def load(path):
             f"{name!r} is not {len(matrix)} rows of {n_in} numbers below 1e4 in size")
         for params, numbers in zip(matrix, rows):
             for p, number in zip(params, numbers): p.data = float(number)
-    require(not weights, f"the model has no matrices {[*weights][:9]}")
+    require(not weights, f"unknown matrices: {[*weights][:9]}")
     return model
 
 def main(argv=None):
