@@ -1,19 +1,18 @@
 """microgpt: a complete GPT (generative pre-trained transformer) in plain Python.
 
 Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. In comments,
-[n] is a list of n numbers, and [n_out][n_in] is a matrix: n_out rows of n_in numbers.
-"""
-import math
+[n] is a list of n numbers; [n_out][n_in] is a matrix of n_out rows, n_in columns."""
+import contextlib, math
 
 def require(condition, message):
     """Raise ValueError with the message unless the condition holds."""
     if not condition: raise ValueError(message)
 
 # ## 1. Data and tokens ################################################################
-# A language model learns to predict the next token of a text, so the text itself holds
-# the right answers. Our text is a list of documents, each of them a name. A token is
-# one character, represented by an integer, its id. One more token, BOS ("beginning of
-# sequence"), marks both ends of a document: to predict the second BOS is to stop.
+# A language model predicts each next token of a text (the target) from those before,
+# so the text holds the answers. Our text is a list of documents, each of them a name.
+# A token is one character, represented by an integer, its id. One more token, BOS
+# ("beginning of sequence"), marks both ends: predicting the second BOS means stopping.
 
 def load_docs(path):
     """Return the nonempty lines of a UTF-8 file, without surrounding whitespace."""
@@ -33,10 +32,10 @@ def split_docs(docs):
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z; a long doc gives block_size + 1 tokens."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z; at most block_size inputs and a target."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # inputs and last target
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # inputs, last target
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
@@ -51,7 +50,7 @@ def tokenize(doc, chars, block_size):
 class Value:
     """A number, its gradient, its children, and its local gradients."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # only for speed: the list of new nodes (see forward() in section 6)
+    tape = None  # only for speed: the list of new nodes (see recording() in section 6)
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
@@ -82,13 +81,12 @@ class Value:
     def __rtruediv__(self, other): return self ** -1 * other
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
-    def backward(self, order=None):
-        """Set each node's grad to dself/dnode; leaves add it up (Linnainmaa, 1970)."""
+    def backward(self, tape=()):
+        """Set each node's grad to dself/dnode; in leaves, add it (Linnainmaa, 1970)."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we take the nodes in topological order, children first, and go backward.
-        order = order or self.topological_order()  # training passes its tape instead
-        if order[-1] is not self: raise ValueError("wrong tape: train in one thread")
-        # The leaves are not in the list, so their gradients add up over several calls.
+        order = tape or self.topological_order()  # training passes a tape: section 6
+        # Leaves are not in the list, so nothing resets their grad: train() must do it.
         for node in order: node.grad = 0.0
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
@@ -97,13 +95,13 @@ class Value:
                     child.grad += local_grad * grad  # +=: the sum over all uses
 
     def topological_order(self):
-        """Depth-first search: list self and nodes below, no leaves, children first."""
+        """Depth-first search: self and the inner nodes below, children first."""
         order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
         while stack:
             node = stack[-1]  # it stays on the stack until its children are listed
             missing = [c for c in node._children if c._children and c not in order]
             if missing: stack += missing
-            else: order[stack.pop()] = None  # a second time, this has no effect
+            else: order[stack.pop()] = None  # a node pushed twice keeps its place
         return list(order)
 
 def dot(x, w):
@@ -114,12 +112,12 @@ def dot(x, w):
     total = 0.0
     for xi, wi in zip(x, w):
         total += xi.data * wi.data
-    return Value(total, x + w, [child.data for child in w + x])  # d/dx = w, d/dw = x
+    return Value(total, x + w, [child.data for child in w + x])  # here, + joins lists
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# as random numbers, because if all were equal, those in one row would get equal
-# gradients and stay equal. They are small, so all tokens are about as likely at first.
+# random: equal numbers doing the same job would get equal gradients and stay equal, so
+# 16 of them could do no more than one. They are small, so no token is favored at first.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -139,9 +137,9 @@ class Model:
         w["wpe"] = matrix(block_size, n_embd, rng)          # position -> embedding
         w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # final x -> logits (scores)
         for i in range(n_layer):
-            w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # x -> query
-            w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # x -> key
-            w[f"layer{i}.attn_wv"] = matrix(n_embd, n_embd, rng)  # x -> value
+            w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # query: what x seeks
+            w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: what x offers
+            w[f"layer{i}.attn_wv"] = matrix(n_embd, n_embd, rng)  # value: what x gives
             w[f"layer{i}.attn_wo"] = matrix(n_embd, n_embd, rng)  # combines the heads
             w[f"layer{i}.mlp_fc1"] = matrix(4 * n_embd, n_embd, rng)  # x -> hidden
             w[f"layer{i}.mlp_fc2"] = matrix(n_embd, 4 * n_embd, rng)  # hidden -> output
@@ -152,7 +150,7 @@ class Model:
 # Inside, a token becomes a vector x of n_embd channels, its embedding. Each layer adds
 # to x twice: attention adds what it gathers from the tokens read so far, and the MLP
 # (multilayer perceptron) adds what it computes from x alone. Adding f(x) to x is a
-# residual connection: the derivative, 1 + f'(x), does not vanish even if f'(x) does.
+# residual connection: its derivative 1 + f'(x) lets gradients through even if f' is 0.
 
 def linear(x, w):
     """[n_in], [n_out][n_in] -> [n_out]: the matrix-vector product."""
@@ -168,25 +166,24 @@ def softmax(logits):
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
     scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents division by zero
-    return [xi * scale for xi in x]  # each about 1 in size, however large x was
+    return [xi * scale for xi in x]  # size about 1: layers never get huge or tiny input
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
-    """[n_embd] -> [n_embd]; also append this token's row to keys and to values."""
+    """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
     # Attention (Vaswani et al., 2017) is the only place where tokens share information.
-    # Each has a query (what it looks for), a key (what it offers), and a value (what it
-    # passes on). It gets a weighted mean of the values: the larger the dot product of
-    # its query and a key, the larger the weight. Each head has its own channels.
+    # Each has a query (what it seeks), a key (what it offers), and a value (what it
+    # gives). It gets a mean of values; dot products of query and keys set the weights.
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
-    # Later tokens are not in these lists yet, so no token can see them, even in
-    # training: the lists act as a causal mask. In inference, they are a KV cache.
+    # Later tokens are not in these lists yet, so even in training, no token sees what
+    # it must predict (a "causal mask"). Kept for reuse, the lists are a "KV cache".
     head_dim = len(x) // n_head
-    output = []
+    output = []  # each head can look for its own thing, in its own slice of channels
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A sum of n random products grows like sqrt(n), so we divide by sqrt(n). With
-        # large scores, softmax would pick one token, and its derivatives would vanish.
+        # A sum of head_dim random products is about sqrt(head_dim), so we divide by it.
+        # Large scores would make one weight 1, the rest 0: there, softmax has no slope.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -206,19 +203,19 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys and values: [n_layer][time][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # x encodes the token and its position. Its numbers, initially about 0.1, are scaled
-    # to about 1. Below, attention and mlp get a scaled copy; x itself is only added to.
+    # x is token plus position (a weighted mean alone ignores order), scaled to about 1.
+    # Below, attention and mlp get scaled copies of x; x itself is not scaled again.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
         x = add(x, attention(rmsnorm(x), keys[i], values[i], wq, wk, wv, wo, n_head))
         x = add(x, mlp(rmsnorm(x), w[f"layer{i}.mlp_fc1"], w[f"layer{i}.mlp_fc2"]))
-    return linear(x, w["lm_head"])
+    return linear(x, w["lm_head"])  # x is still about 1 in size: no norm is needed
 
 # ## 5. Loss and Adam ##################################################################
 # The loss is the surprise -log(p), where p is the probability that the model gave to
 # the actual next token. It is 0 if p is 1 and grows as p approaches 0. Guessing among
-# 27 tokens costs ln 27 = 3.30 nats (units of ln); 2.3 nats are like guessing among 10.
+# 27 tokens costs ln 27 = 3.30 nats; a loss of 2.3 is like guessing among 10.
 # Training is gradient descent: it moves parameters against their gradients.
 
 def cross_entropy(logits, target):
@@ -231,9 +228,9 @@ def cross_entropy(logits, target):
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
-    # m and v are running means of the gradient and of its square (the first and second
-    # moments). The weights of the t gradients add up to 1 - beta^t, so we divide by it.
-    # A steady gradient moves p by about learning_rate; one that changes sign, by less.
+    # m and v are running means of the gradient and its square (first, second moment).
+    # They start at 0, so step t reaches only 1 - beta^t of the mean; we divide by it.
+    # A steady gradient of any size moves p by learning_rate; a changing one, by less.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -243,8 +240,15 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
         p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)
 
 # ## 6. Training loop ##################################################################
-# Each step takes one document, computes its loss (the forward pass) and all gradients
-# (the backward pass), and updates the parameters. The next step builds a new graph.
+# Each step runs the model over one document and takes the mean loss (the forward pass),
+# computes all gradients (the backward pass), and lets Adam update the parameters.
+
+def document_losses(model, tokens):
+    """[n + 1] tokens -> [n] losses, one for each token after the first."""
+    keys = [[] for _ in range(model.n_layer)]  # gpt() appends a row for each token
+    values = [[] for _ in range(model.n_layer)]
+    return [cross_entropy(gpt(token_id, pos_id, keys, values, model), target)
+            for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:]))]
 
 def train(model, docs, num_steps=1000, learning_rate=0.01):
     """A generator that trains on one document per iteration and yields its loss."""
@@ -252,36 +256,32 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        loss, tape = forward(model, tokens)  # the forward pass builds the graph
+        with recording() as tape:  # only saves time: see below
+            losses = document_losses(model, tokens)
+            loss = sum(losses) / len(losses)
         for p in model.params: p.grad = 0.0  # because backward() adds to it
-        loss.backward(tape)  # the backward pass computes p.grad for all parameters
+        loss.backward(tape)  # computes p.grad for all parameters
         # The learning rate decays linearly toward 0, so that training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
         yield loss.data
-        del loss, tape  # frees the graph before the next step builds another
+        del loss, losses, tape  # frees the graph before the next step builds another
 
-def forward(model, tokens):
-    """Return the mean loss over a document, and the tape: a list of all new nodes."""
-    # The tape only saves time: a node is created after its children, so the tape is in
-    # the order that backward() needs. To search for it would take half as long again.
-    Value.tape = tape = []  # shared by all threads, so only one may train at a time
+@contextlib.contextmanager
+def recording():
+    """Make `with recording() as tape:` list all new nodes on the tape."""
+    # A node is created after its children, so the tape is already in the order that
+    # backward() needs. If it had to search, training would take 1.5 times as long.
+    Value.tape = tape = []
     try:
-        losses = document_losses(model, tokens)
-        return sum(losses) / len(losses), tape
+        yield tape
+        require(Value.tape is tape, "only one thread may train at a time")
     finally: Value.tape = None
-
-def document_losses(model, tokens):
-    """[n + 1] tokens -> [n] losses, one for each token after the first."""
-    keys = [[] for _ in range(model.n_layer)]  # gpt() fills these lists
-    values = [[] for _ in range(model.n_layer)]
-    return [cross_entropy(gpt(token_id, pos_id, keys, values, model), target)
-            for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:]))]
 
 def mean_loss(model, docs):
     """Return the mean loss per token over all documents, in nats, without training."""
     require(docs, "there are no documents to measure the loss on")
-    losses = [loss.data for doc in docs for loss in
-              document_losses(model, tokenize(doc, model.chars, model.block_size))]
+    tokens = (tokenize(doc, model.chars, model.block_size) for doc in docs)
+    losses = [loss.data for t in tokens for loss in document_losses(model, t)]
     return sum(losses) / len(losses)
 
 # ## 7. Inference loop #################################################################
@@ -297,7 +297,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id == len(tokens) - 1:  # the prompt has been read: draw a token
+        if pos_id == len(tokens) - 1:  # from the end of the prompt on: draw a token
             # A temperature below 1 stretches the scores apart; near 0, the best wins.
             probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
             token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
@@ -305,7 +305,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
             tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
 # GPT-2 (2019) differs in size, tokens (pieces of words), norms (LayerNorm), activation
-# (GELU), and biases; wte and lm_head are one matrix. To see how, read nanoGPT next.
+# (GELU), and biases, and one matrix is both its wte and its lm_head. Read nanoGPT next.
 
 
 # ## 8. The command line ###############################################################

@@ -3,6 +3,7 @@
 import math
 import random
 
+import microgpt
 from microgpt import Model, Value, document_losses
 
 
@@ -28,6 +29,14 @@ def small_model(chars="abc", seed=1, spread=1.0, **settings):
 def empty_cache(model):
     """Keys and values [n_layer][time] before the first token."""
     return [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
+
+
+def forward(model, tokens):
+    """The mean loss over a document, and the tape, as in train()."""
+    with microgpt.recording() as tape:
+        losses = microgpt.document_losses(model, tokens)
+        loss = sum(losses) / len(losses)
+    return loss, tape
 
 
 def floats(model):

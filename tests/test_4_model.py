@@ -8,6 +8,7 @@ from helpers import (
     check_slopes,
     data,
     empty_cache,
+    forward,
     mean_document_loss,
     slope,
     small_model,
@@ -20,7 +21,6 @@ from microgpt import (
     Value,
     add,
     attention,
-    forward,
     gpt,
     linear,
     mlp,
@@ -333,7 +333,7 @@ def test_every_parameter_has_the_gradient_that_is_measured(config, with_tape):
     model = small_model(spread=5, block_size=4, **config)
     tokens = [3, 0, 1, 2, 0]  # every character, at every position
     loss, tape = forward(model, tokens)
-    loss.backward(tape if with_tape else None)
+    loss.backward(tape if with_tape else ())
     for p in model.params:
         x = p.data
 

@@ -623,13 +623,13 @@ def run_pressed(presses, *args):
     return ran
 
 def test_ctrl_c_before_the_end_of_the_first_step_keeps_the_old_file(old, greek, names):
-    ran = run_pressed({"microgpt.forward": 1}, names, *TINY, "--save", old)
+    ran = run_pressed({"microgpt.document_losses": 1}, names, *TINY, "--save", old)
     assert (ran.returncode, ran.stderr, steps(ran)) == (130, "note: pressed\n", [])
     check_not_saved(old, greek)
 
-@pytest.mark.parametrize("function", ["microgpt.forward", "microgpt.time.perf_counter"])
+@pytest.mark.parametrize("function", ["document_losses", "time.perf_counter"])
 def test_after_ctrl_c_the_note_says_which_model_was_saved(old, names, function):
-    ran = run_pressed({function: 4}, names, *LONG, "--save", old)
+    ran = run_pressed({f"microgpt.{function}": 4}, names, *LONG, "--save", old)
     check(ran, 0)
     num_steps, rng = check_saved(old, ran), random.Random(42)
     docs = microgpt.load_docs(names)
@@ -652,7 +652,7 @@ def test_ctrl_c_while_it_saves_keeps_the_old_file_whole(old, greek, names):
     "while it samples": ({"microgpt.generate": 3}, True),  # the first is a check
 })
 def test_ctrl_c_twice_ends_at_once(old, greek, names, second, saved):
-    presses = {"microgpt.forward": 4, **second}
+    presses = {"microgpt.document_losses": 4, **second}
     ran = run_pressed(presses, names, *LONG, "--save", old)
     assert (ran.returncode, "Traceback" in ran.stderr) == (130, False)
     assert len(samples(ran)) < 2

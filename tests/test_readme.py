@@ -7,6 +7,7 @@ lines, and times may differ. Tables and line numbers are checked, too.
 """
 
 import ast
+import concurrent.futures
 import contextlib
 import io
 import os
@@ -116,23 +117,36 @@ def test_every_command_prints_what_is_shown(workshop, default_run, monkeypatch):
         assert as_pattern(output).fullmatch(printed), f"{shown}\n{printed[-2000:]}"
 
 
-@slow
-@pytest.mark.parametrize("row", table_rows(README, "command | held-out loss"))
-def test_the_losses_of_the_commands_to_try(row, workshop):
-    printed = run(row[0].strip("`"), workshop)
-    assert f"held-out loss: {row[1]} " in printed
+COMMANDS = table_rows(README, "command | held-out loss")
+CHANGES = table_rows(README, "in `microgpt.py`, replace")
 
 
-@slow
-@pytest.mark.parametrize("row", table_rows(README, "in `microgpt.py`, replace"))
-def test_the_losses_of_the_changes_to_try(row, tmp_path):
-    old, new = row[0].strip("`"), row[1].strip("`")
+def run_changed(old, new, folder):
+    """Run microgpt.py with a line replaced."""
     assert SOURCE.count(old) == 1
-    shutil.copy(PROJECT / "input.txt", tmp_path)
-    changed = SOURCE.replace(old, new)
-    (tmp_path / "microgpt.py").write_text(changed, encoding="utf-8")
-    printed = run("python3 microgpt.py", tmp_path)
-    assert f"held-out loss: {row[2]} " in printed
+    shutil.copy(PROJECT / "input.txt", folder)
+    (folder / "microgpt.py").write_text(SOURCE.replace(old, new), encoding="utf-8")
+    return run("python3 microgpt.py", folder)
+
+
+@pytest.fixture(scope="module")
+def to_try(workshop, tmp_path_factory):
+    """What each row of both tables prints; as many run at a time as there are cores."""
+    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+        jobs = {}
+        for row in COMMANDS:
+            jobs[row[0]] = pool.submit(run, row[0].strip("`"), workshop)
+        for row in CHANGES:
+            old, new = row[0].strip("`"), row[1].strip("`")
+            folder = tmp_path_factory.mktemp("changed")
+            jobs[row[0]] = pool.submit(run_changed, old, new, folder)
+        yield jobs
+
+
+@slow
+@pytest.mark.parametrize("row", COMMANDS + CHANGES)
+def test_the_losses_of_what_to_try(row, to_try):
+    assert f"held-out loss: {row[-2]} " in to_try[row[0]].result()
 
 
 def test_the_changes_to_try_fit_the_file():
