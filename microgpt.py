@@ -2,7 +2,7 @@
 
 Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. In comments,
 [n] is a list of n numbers; [n_out][n_in] is a matrix of n_out rows, n_in columns."""
-import contextlib, math
+import contextlib, math, operator
 
 def require(condition, message):
     """Raise ValueError with the message unless the condition holds."""
@@ -10,7 +10,7 @@ def require(condition, message):
 
 # ## 1. Data and tokens ################################################################
 # A language model predicts each next token of a text (the target) from those before,
-# so the text holds the answers. Our text is a list of documents, each of them a name.
+# so a text holds its own answers. Our text is a list of documents, each of them a name.
 # A token is one character, represented by an integer, its id. One more token, BOS
 # ("beginning of sequence"), marks both ends: predicting the second BOS means stopping.
 
@@ -32,10 +32,10 @@ def split_docs(docs):
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z; at most block_size inputs and a target."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z; cut to what the model can read, plus one."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # inputs, last target
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # the last: target only
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
@@ -44,8 +44,8 @@ def tokenize(doc, chars, block_size):
 # its children (the Values it was computed from) and its local gradients (its
 # derivatives with respect to the children). Values thus form a graph from parameters
 # to loss. A child changes the loss through every node that uses it, so dloss/dchild is
-# the sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Going back
-# from the loss to the leaves (Values without children) is called backpropagation.
+# the sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it
+# from loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
 
 class Value:
     """A number, its gradient, its children, and its local gradients."""
@@ -76,48 +76,49 @@ class Value:
     def __neg__(self): return self * -1
     def __sub__(self, other): return self + -other
     def __truediv__(self, other): return self * other ** -1
-    __radd__, __rmul__ = __add__, __mul__  # for 1 + a, for 2 * a, and for sum()
+    __radd__, __rmul__ = __add__, __mul__  # 1 + a, 2 * a; sum() starts with 0 + a
     def __rsub__(self, other): return -self + other
     def __rtruediv__(self, other): return self ** -1 * other
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, tape=()):
-        """Set each node's grad to dself/dnode; in leaves, add it (Linnainmaa, 1970)."""
+        """Set each inner node's grad to dself/dnode; add dself/dleaf to each leaf's."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we take the nodes in topological order, children first, and go backward.
         order = tape or self.topological_order()  # training passes a tape: section 6
-        # Leaves are not in the list, so nothing resets their grad: train() must do it.
+        # Leaves (the parameters) are not in the list: train() must reset their grad.
         for node in order: node.grad = 0.0
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
             if grad := node.grad:  # a gradient of 0 contributes nothing
                 for child, local_grad in zip(node._children, node._local_grads):
-                    child.grad += local_grad * grad  # +=: the sum over all uses
+                    child.grad += local_grad * grad  # +=: sums all uses (two in a * a)
 
     def topological_order(self):
         """Depth-first search: self and the inner nodes below, children first."""
+        # A stack in place of recursion, so that even a very deep graph is no problem.
         order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
         while stack:
             node = stack[-1]  # it stays on the stack until its children are listed
             missing = [c for c in node._children if c._children and c not in order]
             if missing: stack += missing
-            else: order[stack.pop()] = None  # a node pushed twice keeps its place
+            else: order[stack.pop()] = None  # pushed by two users, it keeps its place
         return list(order)
 
 def dot(x, w):
     """[n], [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
     # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. This is one node with 2n children;
-    # with 2n nodes (one for each * and +), training would take about 5 times as long.
+    # with 2n nodes (one for each * and +), training would take 4 to 5 times as long.
     if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
-    total = 0.0
-    for xi, wi in zip(x, w):
-        total += xi.data * wi.data
-    return Value(total, x + w, [child.data for child in w + x])  # here, + joins lists
+    x_data = [xi.data for xi in x]
+    w_data = [wi.data for wi in w]
+    total = sum(map(operator.mul, x_data, w_data))
+    return Value(total, x + w, w_data + x_data)  # here, + joins lists
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# random: equal numbers doing the same job would get equal gradients and stay equal, so
-# 16 of them could do no more than one. They are small, so no token is favored at first.
+# random: if all were equal, the numbers in a row would get equal gradients and stay
+# equal. They start small, so at first all tokens get scores near 0: none is favored.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -133,9 +134,9 @@ class Model:
         self.n_head = n_head          # how many heads (parallel lookups) per layer
         self.block_size = block_size  # the context length: how many tokens it can read
         w = self.state_dict = {}
-        w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> embedding
-        w["wpe"] = matrix(block_size, n_embd, rng)          # position -> embedding
-        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # final x -> logits (scores)
+        w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> a vector
+        w["wpe"] = matrix(block_size, n_embd, rng)          # position -> a vector
+        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # final x -> scores
         for i in range(n_layer):
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # query: what x seeks
             w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: what x offers
@@ -166,24 +167,24 @@ def softmax(logits):
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
     scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents division by zero
-    return [xi * scale for xi in x]  # size about 1: layers never get huge or tiny input
+    return [xi * scale for xi in x]  # size about 1: no layer gets huge or tiny inputs
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
     # Attention (Vaswani et al., 2017) is the only place where tokens share information.
     # Each has a query (what it seeks), a key (what it offers), and a value (what it
-    # gives). It gets a mean of values; dot products of query and keys set the weights.
+    # gives). It gets a mean of values, weighted by how its query fits their keys.
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
     # Later tokens are not in these lists yet, so even in training, no token sees what
-    # it must predict (a "causal mask"). Kept for reuse, the lists are a "KV cache".
+    # it must predict (others use a "causal mask"). Kept, the lists are a "KV cache".
     head_dim = len(x) // n_head
     output = []  # each head can look for its own thing, in its own slice of channels
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A sum of head_dim random products is about sqrt(head_dim), so we divide by it.
-        # Large scores would make one weight 1, the rest 0: there, softmax has no slope.
+        # head_dim products of random sign add up to about sqrt(head_dim): divide by it.
+        # Large scores make one weight 1, the rest 0; then no gradient gets through.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -193,7 +194,7 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), narrow."""
     # A nonlinearity is needed: without it, two matrices could do no more than one.
-    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ** 2 trains faster
+    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ** 2: learns faster
 
 def add(x, y):
     """[n], [n] -> [n]: the sum of two vectors."""
@@ -203,19 +204,19 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys and values: [n_layer][time][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # x is token plus position (a weighted mean alone ignores order), scaled to about 1.
+    # x is token plus position (attention alone ignores order), scaled to about 1.
     # Below, attention and mlp get scaled copies of x; x itself is not scaled again.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
         x = add(x, attention(rmsnorm(x), keys[i], values[i], wq, wk, wv, wo, n_head))
         x = add(x, mlp(rmsnorm(x), w[f"layer{i}.mlp_fc1"], w[f"layer{i}.mlp_fc2"]))
-    return linear(x, w["lm_head"])  # x is still about 1 in size: no norm is needed
+    return linear(x, w["lm_head"])  # unlike GPT-2, no norm: it does not help here
 
 # ## 5. Loss and Adam ##################################################################
 # The loss is the surprise -log(p), where p is the probability that the model gave to
 # the actual next token. It is 0 if p is 1 and grows as p approaches 0. Guessing among
-# 27 tokens costs ln 27 = 3.30 nats; a loss of 2.3 is like guessing among 10.
+# 27 tokens costs ln 27 = 3.30 (unit: nats); 2.3 is like guessing among e^2.3 = 10.
 # Training is gradient descent: it moves parameters against their gradients.
 
 def cross_entropy(logits, target):
@@ -229,8 +230,8 @@ def cross_entropy(logits, target):
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
     # m and v are running means of the gradient and its square (first, second moment).
-    # They start at 0, so step t reaches only 1 - beta^t of the mean; we divide by it.
-    # A steady gradient of any size moves p by learning_rate; a changing one, by less.
+    # They start at 0: after t equal gradients g, m is (1 - beta1^t) g, so we divide by
+    # 1 - beta1^t. A steady g of any size moves p by learning_rate; a changing g, less.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -251,16 +252,16 @@ def document_losses(model, tokens):
             for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:]))]
 
 def train(model, docs, num_steps=1000, learning_rate=0.01):
-    """A generator that trains on one document per iteration and yields its loss."""
+    """Train on one document per step; a generator: the caller's loop gets each loss."""
     require(docs, "there are no documents to train on")
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        with recording() as tape:  # only saves time: see below
-            losses = document_losses(model, tokens)
+        with recording() as tape:  # lists the new nodes for backward(), to save time
+            losses = document_losses(model, tokens)  # forward pass
             loss = sum(losses) / len(losses)
         for p in model.params: p.grad = 0.0  # because backward() adds to it
-        loss.backward(tape)  # computes p.grad for all parameters
+        loss.backward(tape)  # backward pass: computes p.grad for all parameters
         # The learning rate decays linearly toward 0, so that training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
         yield loss.data
@@ -268,20 +269,20 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
 
 @contextlib.contextmanager
 def recording():
-    """Make `with recording() as tape:` list all new nodes on the tape."""
+    """Within `with recording() as tape:`, append every new node to the tape."""
     # A node is created after its children, so the tape is already in the order that
     # backward() needs. If it had to search, training would take 1.5 times as long.
-    Value.tape = tape = []
+    Value.tape = tape = []  # Value.__init__ appends each new node
     try:
         yield tape
-        require(Value.tape is tape, "only one thread may train at a time")
+        require(Value.tape is tape, "a second thread trained at the same time")
     finally: Value.tape = None
 
 def mean_loss(model, docs):
     """Return the mean loss per token over all documents, in nats, without training."""
     require(docs, "there are no documents to measure the loss on")
-    tokens = (tokenize(doc, model.chars, model.block_size) for doc in docs)
-    losses = [loss.data for t in tokens for loss in document_losses(model, t)]
+    token_lists = (tokenize(doc, model.chars, model.block_size) for doc in docs)
+    losses = [loss.data for t in token_lists for loss in document_losses(model, t)]
     return sum(losses) / len(losses)
 
 # ## 7. Inference loop #################################################################
@@ -292,13 +293,13 @@ def mean_loss(model, docs):
 def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation: at most block_size characters."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
-    tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
+    tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # drops the end BOS
     keys = [[] for _ in range(model.n_layer)]
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
-        logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id == len(tokens) - 1:  # from the end of the prompt on: draw a token
-            # A temperature below 1 stretches the scores apart; near 0, the best wins.
+        logits = gpt(tokens[pos_id], pos_id, keys, values, model)  # fills the lists
+        if pos_id == len(tokens) - 1:  # no token is left to read: draw the next one
+            # A temperature below 1 spreads the scores; near 0, the best always wins.
             probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
             token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
             if token_id == len(model.chars): break  # BOS ends the document
@@ -306,7 +307,6 @@ def generate(model, rng, temperature=0.5, prompt=""):
     return "".join(model.chars[token_id] for token_id in tokens[1:])
 # GPT-2 (2019) differs in size, tokens (pieces of words), norms (LayerNorm), activation
 # (GELU), and biases, and one matrix is both its wte and its lm_head. Read nanoGPT next.
-
 
 # ## 8. The command line ###############################################################
 # run() is the whole program in brief. Its flags, files, and messages follow.
@@ -387,8 +387,6 @@ def check(args, docs, model):
         if os.path.isfile(path): attempt(f"--save: {path} is not a model", load, path)
         else: require(path and not os.path.exists(path), f"--save {path!r}: not a file")
         attempt("--save", save, path, model, True)
-    cut = sum(len(doc) >= model.block_size for doc in docs)
-    if cut: print(f"note: --block-size truncates {cut} documents", file=sys.stderr)
 
 def learn(model, docs, args):
     """Train and save the model, showing each step; return (seconds, save error)."""
@@ -445,7 +443,6 @@ def load(path):
     wpe = weights.get("wpe")
     require(type(wpe) is list and wpe and type(wpe[0]) is list and wpe[0], "no 'wpe'")
     n_embd, n_layer = len(wpe[0]), max(1, sum("attn_wq" in name for name in weights))
-    # A number takes 2 or more characters, so a small file cannot ask for a large model.
     num_params = n_embd * (2 * len(chars) + len(wpe) + 12 * n_layer * n_embd)
     require(2 * num_params < len(text), "the file is too small for such a model")
     model = Model(chars, random, n_embd, n_layer, n_head, len(wpe))
@@ -464,6 +461,9 @@ def main(argv=None):
     """Run the command line and set the exit status. Any traceback is a bug."""
     sys.stdout.reconfigure(errors="backslashreplace")
     if sys.implementation.name == "cpython": gc.disable()  # graphs have no cycles
+    elif argv is None and os.name == "posix" and "PYPY_GC_NURSERY" not in os.environ:
+        os.environ["PYPY_GC_NURSERY"] = "64M"  # PyPy: room for a graph, twice as fast
+        os.execv(sys.executable, [sys.executable, *sys.argv])
     try: run(parse_args(argv))
     except KeyboardInterrupt: sys.exit(130)  # 128 + SIGINT
     except BrokenPipeError: os._exit(141)  # 128 + SIGPIPE: stdout was closed

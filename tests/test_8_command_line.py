@@ -138,13 +138,6 @@ def test_a_hundred_thousand_documents_start_in_two_seconds(names):
     check(ran, 0)
     assert ran.stdout.startswith("num docs: 100000\n")
 
-def test_how_many_documents_are_cut_is_said_once(names):
-    names.write_text("ab\nabc\nabcd\nabcde\n")  # block 4: three characters and BOS fit
-    ran = run(names, *TINY)
-    check(ran, 0, "note: ", " 2 ")
-    assert ran.stderr.count("\n") == 1
-    assert run(names, *TINY, "--block-size", "6").stderr == ""
-
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_output_survives_the_encoding(names, encoding):
     names.write_text("\u3055\u304f\u3089\n\U0001f600\n", encoding="utf-8")
