@@ -173,7 +173,7 @@ def any_args(rng):
     args += any_flags(rng, flags)
     if rng.random() < 0.1:
         args.insert(rng.randrange(len(args) + 1), rng.choice(ODD_WORDS))
-    if rng.random() < 0.05:
+    if args and rng.random() < 0.05:
         del args[rng.randrange(len(args))]
     if rng.random() < 0.03:
         rng.shuffle(args)
