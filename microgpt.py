@@ -9,7 +9,7 @@ def require(condition, message):
     if not condition: raise ValueError(message)
 
 # ## 1. Data and tokens ################################################################
-# A language model predicts each next token of a text (the target) from those before,
+# A language model predicts each token of a text (the target) from the ones before it,
 # so a text holds its own answers. Our text is a list of documents, each of them a name.
 # A token is one character, represented by an integer, its id. One more token, BOS
 # ("beginning of sequence"), marks both ends: predicting the second BOS means stopping.
@@ -32,10 +32,10 @@ def split_docs(docs):
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z; cut to what the model can read, plus one."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z; at most block_size inputs and a target."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # the last: target only
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # last: only a target
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
@@ -82,7 +82,7 @@ class Value:
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, tape=()):
-        """Set each inner node's grad to dself/dnode; add dself/dleaf to each leaf's."""
+        """Set the grad of each node with children to dself/dnode; add it in leaves."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we take the nodes in topological order, children first, and go backward.
         order = tape or self.topological_order()  # training passes a tape: section 6
@@ -96,13 +96,13 @@ class Value:
 
     def topological_order(self):
         """Depth-first search: self and the inner nodes below, children first."""
-        # A stack in place of recursion, so that even a very deep graph is no problem.
+        # The usual recursion, but with our own stack: no limit on the graph's depth.
         order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
         while stack:
             node = stack[-1]  # it stays on the stack until its children are listed
             missing = [c for c in node._children if c._children and c not in order]
-            if missing: stack += missing
-            else: order[stack.pop()] = None  # pushed by two users, it keeps its place
+            if missing: stack += missing  # list these first, then look at node again
+            else: order[stack.pop()] = None  # if already listed, it keeps its place
         return list(order)
 
 def dot(x, w):
@@ -117,8 +117,8 @@ def dot(x, w):
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# random: if all were equal, the numbers in a row would get equal gradients and stay
-# equal. They start small, so at first all tokens get scores near 0: none is favored.
+# random: if all were equal, each row would meet equal inputs, so its numbers would get
+# equal gradients and stay equal. They start small, so that no token is favored yet.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -173,18 +173,18 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
     # Attention (Vaswani et al., 2017) is the only place where tokens share information.
     # Each has a query (what it seeks), a key (what it offers), and a value (what it
-    # gives). It gets a mean of values, weighted by how its query fits their keys.
+    # gives). It gets a mean of values, weighted by how well its query fits their keys.
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
     # Later tokens are not in these lists yet, so even in training, no token sees what
-    # it must predict (others use a "causal mask"). Kept, the lists are a "KV cache".
+    # it must predict (other code uses a "causal mask"). The lists form a "KV cache".
     head_dim = len(x) // n_head
     output = []  # each head can look for its own thing, in its own slice of channels
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # head_dim products of random sign add up to about sqrt(head_dim): divide by it.
-        # Large scores make one weight 1, the rest 0; then no gradient gets through.
+        # head_dim terms near 1 or -1 add up to about sqrt(head_dim), so divide by it.
+        # Large scores make one weight 1, the rest 0: softmax is flat there, gradient 0.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -202,9 +202,9 @@ def add(x, y):
     return [xi + yi for xi, yi in zip(x, y)]
 
 def gpt(token_id, pos_id, keys, values, model):
-    """One token -> [vocab_size] logits; keys and values: [n_layer][time][n_embd]."""
+    """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # x is token plus position (attention alone ignores order), scaled to about 1.
+    # x is token plus position (a mean of values ignores order), scaled to about 1.
     # Below, attention and mlp get scaled copies of x; x itself is not scaled again.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
@@ -257,12 +257,12 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        with recording() as tape:  # lists the new nodes for backward(), to save time
-            losses = document_losses(model, tokens)  # forward pass
+        with recording() as tape:  # saves time: backward() need not search for nodes
+            losses = document_losses(model, tokens)  # 1. forward pass
             loss = sum(losses) / len(losses)
         for p in model.params: p.grad = 0.0  # because backward() adds to it
-        loss.backward(tape)  # backward pass: computes p.grad for all parameters
-        # The learning rate decays linearly toward 0, so that training can settle.
+        loss.backward(tape)  # 2. backward pass: computes p.grad for all parameters
+        # 3. Update: the learning rate decays linearly toward 0, so training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
         yield loss.data
         del loss, losses, tape  # frees the graph before the next step builds another
@@ -275,7 +275,7 @@ def recording():
     Value.tape = tape = []  # Value.__init__ appends each new node
     try:
         yield tape
-        require(Value.tape is tape, "a second thread trained at the same time")
+        require(Value.tape is tape, "two threads must not train at the same time")
     finally: Value.tape = None
 
 def mean_loss(model, docs):
@@ -299,7 +299,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)  # fills the lists
         if pos_id == len(tokens) - 1:  # no token is left to read: draw the next one
-            # A temperature below 1 spreads the scores; near 0, the best always wins.
+            # A temperature below 1 widens the score gaps; near 0, the best always wins.
             probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
             token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
             if token_id == len(model.chars): break  # BOS ends the document
