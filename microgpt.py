@@ -1,7 +1,8 @@
 """microgpt: a complete GPT (generative pre-trained transformer) in plain Python.
 
 Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. In comments,
-[n] is a list of n numbers; [n_out][n_in] is a matrix of n_out rows, n_in columns."""
+[n] is a list of n numbers, and [n_out][n_in] is a matrix: n_out rows of n_in numbers.
+"""
 import contextlib, math, operator
 
 def require(condition, message):
@@ -10,9 +11,9 @@ def require(condition, message):
 
 # ## 1. Data and tokens ################################################################
 # A language model predicts each token of a text (the target) from the ones before it,
-# so a text holds its own answers. Our text is a list of documents, each of them a name.
+# so a text holds its own answers. Our text is a list of documents, each a name.
 # A token is one character, represented by an integer, its id. One more token, BOS
-# ("beginning of sequence"), marks both ends: predicting the second BOS means stopping.
+# ("beginning of sequence"), marks both ends of a document: the second BOS means stop.
 
 def load_docs(path):
     """Return the nonempty lines of a UTF-8 file, without surrounding whitespace."""
@@ -32,14 +33,14 @@ def split_docs(docs):
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z; at most block_size inputs and a target."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z, cut to block_size + 1 tokens (section 3)."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # last: only a target
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # + 1: the last target
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
-# is one number that says how wrong its predictions are. To reduce the loss, we need its
+# is one number that says how wrong the predictions are. To reduce the loss, we need its
 # derivative with respect to each parameter: that parameter's gradient. A Value stores
 # its children (the Values it was computed from) and its local gradients (its
 # derivatives with respect to the children). Values thus form a graph from parameters
@@ -82,7 +83,7 @@ class Value:
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, tape=()):
-        """Set the grad of each node with children to dself/dnode; add it in leaves."""
+        """Set grad to dself/dnode in nodes with children; in leaves, add it to grad."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we take the nodes in topological order, children first, and go backward.
         order = tape or self.topological_order()  # training passes a tape: section 6
@@ -96,13 +97,12 @@ class Value:
 
     def topological_order(self):
         """Depth-first search: self and the inner nodes below, children first."""
-        # The usual recursion, but with our own stack: no limit on the graph's depth.
         order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
-        while stack:
+        while stack:  # in place of recursion, whose depth is limited
             node = stack[-1]  # it stays on the stack until its children are listed
             missing = [c for c in node._children if c._children and c not in order]
             if missing: stack += missing  # list these first, then look at node again
-            else: order[stack.pop()] = None  # if already listed, it keeps its place
+            else: order[stack.pop()] = None  # a node pushed twice keeps its first place
         return list(order)
 
 def dot(x, w):
@@ -117,8 +117,8 @@ def dot(x, w):
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# random: if all were equal, each row would meet equal inputs, so its numbers would get
-# equal gradients and stay equal. They start small, so that no token is favored yet.
+# random: if all were equal, the numbers in a row would all do the same work, get equal
+# gradients, and stay equal. They start small, so that no token is favored yet.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -167,7 +167,7 @@ def softmax(logits):
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
     scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents division by zero
-    return [xi * scale for xi in x]  # size about 1: no layer gets huge or tiny inputs
+    return [xi * scale for xi in x]  # size about 1, so no layer gets huge or tiny input
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
@@ -183,8 +183,8 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can look for its own thing, in its own slice of channels
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # head_dim terms near 1 or -1 add up to about sqrt(head_dim), so divide by it.
-        # Large scores make one weight 1, the rest 0: softmax is flat there, gradient 0.
+        # head_dim terms of 1 or -1 at random sum to about sqrt(head_dim): divide by it.
+        # Large scores make one weight 1 and the rest 0; the gradient is then almost 0.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -204,8 +204,8 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # x is token plus position (a mean of values ignores order), scaled to about 1.
-    # Below, attention and mlp get scaled copies of x; x itself is not scaled again.
+    # Attention ignores order, so x is the sum of the token's vector and the position's,
+    # scaled to about 1. Below, attention and mlp get scaled copies; x is not scaled.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -216,7 +216,7 @@ def gpt(token_id, pos_id, keys, values, model):
 # ## 5. Loss and Adam ##################################################################
 # The loss is the surprise -log(p), where p is the probability that the model gave to
 # the actual next token. It is 0 if p is 1 and grows as p approaches 0. Guessing among
-# 27 tokens costs ln 27 = 3.30 (unit: nats); 2.3 is like guessing among e^2.3 = 10.
+# 27 tokens costs ln 27 = 3.30 nats; a loss of 2.3 is like guessing among e^2.3 = 10.
 # Training is gradient descent: it moves parameters against their gradients.
 
 def cross_entropy(logits, target):
@@ -229,9 +229,9 @@ def cross_entropy(logits, target):
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
-    # m and v are running means of the gradient and its square (first, second moment).
+    # m and v are running means of the gradient and its square (the first two moments).
     # They start at 0: after t equal gradients g, m is (1 - beta1^t) g, so we divide by
-    # 1 - beta1^t. A steady g of any size moves p by learning_rate; a changing g, less.
+    # 1 - beta1^t. A steady g of any size moves p by learning_rate; if signs vary, less.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -251,6 +251,17 @@ def document_losses(model, tokens):
     return [cross_entropy(gpt(token_id, pos_id, keys, values, model), target)
             for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:]))]
 
+@contextlib.contextmanager
+def recording():
+    """Within `with recording() as tape:`, append every new node to the tape."""
+    # A node is created after its children, so the tape is already in the order that
+    # backward() needs. If it searched, training would take about 1.5 times as long.
+    Value.tape = tape = []  # Value.__init__ appends each new node
+    try:
+        yield tape
+        require(Value.tape is tape, "two threads must not train at the same time")
+    finally: Value.tape = None
+
 def train(model, docs, num_steps=1000, learning_rate=0.01):
     """Train on one document per step; a generator: the caller's loop gets each loss."""
     require(docs, "there are no documents to train on")
@@ -266,17 +277,6 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
         yield loss.data
         del loss, losses, tape  # frees the graph before the next step builds another
-
-@contextlib.contextmanager
-def recording():
-    """Within `with recording() as tape:`, append every new node to the tape."""
-    # A node is created after its children, so the tape is already in the order that
-    # backward() needs. If it had to search, training would take 1.5 times as long.
-    Value.tape = tape = []  # Value.__init__ appends each new node
-    try:
-        yield tape
-        require(Value.tape is tape, "two threads must not train at the same time")
-    finally: Value.tape = None
 
 def mean_loss(model, docs):
     """Return the mean loss per token over all documents, in nats, without training."""
@@ -298,7 +298,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)  # fills the lists
-        if pos_id == len(tokens) - 1:  # no token is left to read: draw the next one
+        if pos_id == len(tokens) - 1:  # the prompt has been read: draw the next token
             # A temperature below 1 widens the score gaps; near 0, the best always wins.
             probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
             token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
@@ -342,7 +342,7 @@ FLAGS = {  # name: (default, minimum, help); with --load, the model sets the siz
     "n_layer": (1, 1, "layers, each with attention and an MLP"),
     "n_head": (4, 1, "attention heads; must divide n_embd"),
     "block_size": (16, 1, "context length, in tokens"),
-    "num_steps": (1000, 0, "training steps, one document each; if --load: 0"),
+    "num_steps": (1000, 0, "training steps, one document each; default with --load: 0"),
     "learning_rate": (0.01, 0, "learning rate at the first step; decays toward 0"),
     "seed": (42, 0, "seed of the random number generator"),
     "temperature": (0.5, 0, "sampling temperature; 0 takes the likeliest token"),
@@ -381,7 +381,7 @@ def check(args, docs, model):
     """Refuse data, a prompt, or a save path that will not work with the model."""
     unknown = sorted(set("".join(docs) + args.prompt) - set(model.chars))
     shown = ", ".join(f"{char!r} (U+{ord(char):04X})" for char in unknown[:9])
-    require(not unknown, f"the model does not know the characters {shown}")
+    require(not unknown, f"not in the model's vocabulary: {shown}")
     attempt("--prompt", generate, model, random, 1, args.prompt)
     if (path := args.save) is not None:
         if os.path.isfile(path): attempt(f"--save: {path} is not a model", load, path)
