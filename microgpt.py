@@ -3,7 +3,7 @@
 Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. In comments,
 [n] is a list of n numbers, and [n_out][n_in] is a matrix: n_out rows of n_in numbers.
 """
-import contextlib, math, operator
+import math, operator
 
 def require(condition, message):
     """Raise ValueError with the message unless the condition holds."""
@@ -36,7 +36,7 @@ def tokenize(doc, chars, block_size):
     """'ana' -> [26, 0, 13, 0, 26] for a-z, cut to block_size + 1 tokens (section 3)."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # + 1: the last target
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # inputs + a last target
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
@@ -51,7 +51,7 @@ def tokenize(doc, chars, block_size):
 class Value:
     """A number, its gradient, its children, and its local gradients."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # only for speed: the list of new nodes (see recording() in section 6)
+    tape = None  # only for speed: the list of new nodes (see train() in section 6)
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
@@ -83,26 +83,28 @@ class Value:
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, tape=()):
-        """Set grad to dself/dnode in nodes with children; in leaves, add it to grad."""
+        """Compute grad = dself/dnode for all nodes; leaves add it to their old grad."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we take the nodes in topological order, children first, and go backward.
-        order = tape or self.topological_order()  # training passes a tape: section 6
+        order = tape or self.topological_order()  # train() passes a tape
         # Leaves (the parameters) are not in the list: train() must reset their grad.
         for node in order: node.grad = 0.0
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
             if grad := node.grad:  # a gradient of 0 contributes nothing
                 for child, local_grad in zip(node._children, node._local_grads):
-                    child.grad += local_grad * grad  # +=: sums all uses (two in a * a)
+                    child.grad += local_grad * grad  # += sums all uses (two in a * a)
 
     def topological_order(self):
         """Depth-first search: self and the inner nodes below, children first."""
+        # A node is listed once all its children are. Two nodes can both push the same
+        # child on the stack; it keeps the place in the list that it was given first.
         order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
-        while stack:  # in place of recursion, whose depth is limited
-            node = stack[-1]  # it stays on the stack until its children are listed
+        while stack:  # not recursion, which would fail on a very deep graph
+            node = stack[-1]  # it stays on the stack
             missing = [c for c in node._children if c._children and c not in order]
-            if missing: stack += missing  # list these first, then look at node again
-            else: order[stack.pop()] = None  # a node pushed twice keeps its first place
+            if missing: stack += missing  # visit these first, then node again
+            else: order[stack.pop()] = None
         return list(order)
 
 def dot(x, w):
@@ -117,8 +119,8 @@ def dot(x, w):
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# random: if all were equal, the numbers in a row would all do the same work, get equal
-# gradients, and stay equal. They start small, so that no token is favored yet.
+# random: if all were equal, the numbers within each vector would be equal as well, get
+# equal gradients, and stay equal. They start small: all tokens are about as likely.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -129,14 +131,14 @@ class Model:
     def __init__(self, chars, rng, n_embd=16, n_layer=1, n_head=4, block_size=16):
         require(n_head > 0 and n_embd % n_head == 0, f"{n_head=} must divide {n_embd=}")
         self.chars = chars            # the vocabulary without BOS (the last id)
-        self.n_embd = n_embd          # how many numbers ("channels") represent a token
+        self.n_embd = n_embd          # a token becomes a vector x of n_embd "channels"
         self.n_layer = n_layer        # how many layers, each with attention and an MLP
         self.n_head = n_head          # how many heads (parallel lookups) per layer
         self.block_size = block_size  # the context length: how many tokens it can read
         w = self.state_dict = {}
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> a vector
         w["wpe"] = matrix(block_size, n_embd, rng)          # position -> a vector
-        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # final x -> scores
+        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # output: final x -> scores
         for i in range(n_layer):
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # query: what x seeks
             w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: what x offers
@@ -183,8 +185,8 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can look for its own thing, in its own slice of channels
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # head_dim terms of 1 or -1 at random sum to about sqrt(head_dim): divide by it.
-        # Large scores make one weight 1 and the rest 0; the gradient is then almost 0.
+        # A score sums head_dim products of random sign: about sqrt(head_dim) in size.
+        # Large scores make one weight 1, the rest 0, gradients about 0; so we divide.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -205,7 +207,7 @@ def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
     # Attention ignores order, so x is the sum of the token's vector and the position's,
-    # scaled to about 1. Below, attention and mlp get scaled copies; x is not scaled.
+    # scaled to about 1 once, here. In the layers, only the copies they read are scaled.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -251,26 +253,20 @@ def document_losses(model, tokens):
     return [cross_entropy(gpt(token_id, pos_id, keys, values, model), target)
             for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:]))]
 
-@contextlib.contextmanager
-def recording():
-    """Within `with recording() as tape:`, append every new node to the tape."""
-    # A node is created after its children, so the tape is already in the order that
-    # backward() needs. If it searched, training would take about 1.5 times as long.
-    Value.tape = tape = []  # Value.__init__ appends each new node
-    try:
-        yield tape
-        require(Value.tape is tape, "two threads must not train at the same time")
-    finally: Value.tape = None
-
 def train(model, docs, num_steps=1000, learning_rate=0.01):
     """Train on one document per step; a generator: the caller's loop gets each loss."""
     require(docs, "there are no documents to train on")
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        with recording() as tape:  # saves time: backward() need not search for nodes
+        # A node is created after its children, so the tape (a list of new nodes) has
+        # the order that backward() needs. Without it, a step takes 1.5 times as long.
+        Value.tape = tape = []  # shared by all threads, so only one may train at a time
+        try:
             losses = document_losses(model, tokens)  # 1. forward pass
             loss = sum(losses) / len(losses)
+            require(Value.tape is tape, "two threads must not train at the same time")
+        finally: Value.tape = None
         for p in model.params: p.grad = 0.0  # because backward() adds to it
         loss.backward(tape)  # 2. backward pass: computes p.grad for all parameters
         # 3. Update: the learning rate decays linearly toward 0, so training can settle.

@@ -1,9 +1,9 @@
 """Helpers for several test files: small models, and slopes that are measured."""
 
+import contextlib
 import math
 import random
 
-import microgpt
 from microgpt import Model, Value, document_losses
 
 
@@ -31,10 +31,20 @@ def empty_cache(model):
     return [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
 
 
+@contextlib.contextmanager
+def recording():
+    """Record the new nodes of the block on a tape, as train() does."""
+    Value.tape = tape = []
+    try:
+        yield tape
+    finally:
+        Value.tape = None
+
+
 def forward(model, tokens):
     """The mean loss over a document, and the tape, as in train()."""
-    with microgpt.recording() as tape:
-        losses = microgpt.document_losses(model, tokens)
+    with recording() as tape:
+        losses = document_losses(model, tokens)
         loss = sum(losses) / len(losses)
     return loss, tape
 

@@ -9,7 +9,7 @@ import random
 import types
 
 import pytest
-from helpers import check_slopes, slope, values
+from helpers import check_slopes, recording, slope, values
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
@@ -456,7 +456,7 @@ def test_a_gradient_of_zero_does_not_turn_an_infinite_slope_into_nan():
 
 def recorded(f):
     """The result of f(), and the operations that were recorded in it."""
-    with microgpt.recording() as tape:
+    with recording() as tape:
         return f(), tape
 
 
