@@ -26,7 +26,7 @@ def build_vocab(docs):
 
 def split_docs(docs):
     """Split shuffled documents into training documents and up to 200 held-out ones."""
-    # The model never trains on the last tenth. The loss on these unseen documents shows
+    # The model never trains on the last tenth. The loss on these (200 are enough) shows
     # whether the model learns how names are formed or only memorizes them.
     num_train = len(docs) - len(docs) // 10
     seen = set(docs[:num_train])  # no held-out document may be among these
@@ -83,7 +83,7 @@ class Value:
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, tape=()):
-        """Compute grad = dself/dnode for all nodes; leaves add it to their old grad."""
+        """Set grad to dself/dnode in inner nodes (with children); add it in leaves."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we take the nodes in topological order, children first, and go backward.
         order = tape or self.topological_order()  # train() passes a tape
@@ -119,8 +119,8 @@ def dot(x, w):
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# random: if all were equal, the numbers within each vector would be equal as well, get
-# equal gradients, and stay equal. They start small: all tokens are about as likely.
+# random: if all were equal, those in one row of a matrix would do the same work, get
+# equal gradients, and stay equal. They start small, so that no token is favored yet.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -169,7 +169,7 @@ def softmax(logits):
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
     scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents division by zero
-    return [xi * scale for xi in x]  # size about 1, so no layer gets huge or tiny input
+    return [xi * scale for xi in x]  # size about 1, so no layer gets huge or tiny x
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
@@ -207,18 +207,18 @@ def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
     # Attention ignores order, so x is the sum of the token's vector and the position's,
-    # scaled to about 1 once, here. In the layers, only the copies they read are scaled.
+    # scaled to about 1 once, here. Attention and MLP read scaled copies of this x.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
         x = add(x, attention(rmsnorm(x), keys[i], values[i], wq, wk, wv, wo, n_head))
         x = add(x, mlp(rmsnorm(x), w[f"layer{i}.mlp_fc1"], w[f"layer{i}.mlp_fc2"]))
-    return linear(x, w["lm_head"])  # unlike GPT-2, no norm: it does not help here
+    return linear(x, w["lm_head"])  # GPT-2 scales x first; it does not help here
 
 # ## 5. Loss and Adam ##################################################################
 # The loss is the surprise -log(p), where p is the probability that the model gave to
 # the actual next token. It is 0 if p is 1 and grows as p approaches 0. Guessing among
-# 27 tokens costs ln 27 = 3.30 nats; a loss of 2.3 is like guessing among e^2.3 = 10.
+# 27 tokens costs ln 27 = 3.30 nats (natural-log units); 2.3 is like e^2.3 = 10 tokens.
 # Training is gradient descent: it moves parameters against their gradients.
 
 def cross_entropy(logits, target):
@@ -233,7 +233,7 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
     # m and v are running means of the gradient and its square (the first two moments).
     # They start at 0: after t equal gradients g, m is (1 - beta1^t) g, so we divide by
-    # 1 - beta1^t. A steady g of any size moves p by learning_rate; if signs vary, less.
+    # 1 - beta1^t. So m / sqrt(v) is 1 or -1 for a steady g, near 0 if its sign varies.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -259,16 +259,16 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        # A node is created after its children, so the tape (a list of new nodes) has
-        # the order that backward() needs. Without it, a step takes 1.5 times as long.
-        Value.tape = tape = []  # shared by all threads, so only one may train at a time
+        # For speed only: the tape lists all new nodes, children first, as backward()
+        # needs them. Without it, backward() searches: a step takes 1.5 times as long.
+        Value.tape = tape = []  # from now on, __init__ appends each new node to it
         try:
             losses = document_losses(model, tokens)  # 1. forward pass
             loss = sum(losses) / len(losses)
             require(Value.tape is tape, "two threads must not train at the same time")
         finally: Value.tape = None
-        for p in model.params: p.grad = 0.0  # because backward() adds to it
-        loss.backward(tape)  # 2. backward pass: computes p.grad for all parameters
+        for p in model.params: p.grad = 0.0  # 2. backward pass: it adds to p.grad
+        loss.backward(tape)
         # 3. Update: the learning rate decays linearly toward 0, so training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
         yield loss.data
@@ -294,15 +294,16 @@ def generate(model, rng, temperature=0.5, prompt=""):
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)  # fills the lists
-        if pos_id == len(tokens) - 1:  # the prompt has been read: draw the next token
+        if pos_id == len(tokens) - 1:  # no next token is given: draw one
             # A temperature below 1 widens the score gaps; near 0, the best always wins.
             probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
             token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
             if token_id == len(model.chars): break  # BOS ends the document
             tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
-# GPT-2 (2019) differs in size, tokens (pieces of words), norms (LayerNorm), activation
-# (GELU), and biases, and one matrix is both its wte and its lm_head. Read nanoGPT next.
+# GPT-2 (2019) is larger, its tokens are pieces of words, its norm is LayerNorm, its MLP
+# uses GELU, linear() adds a constant (bias), and wte and lm_head are one matrix. Read
+# nanoGPT next.
 
 # ## 8. The command line ###############################################################
 # run() is the whole program in brief. Its flags, files, and messages follow.
