@@ -462,7 +462,7 @@ def main(argv=None):
         os.environ["PYPY_GC_NURSERY"] = "64M"  # PyPy: room for a graph, twice as fast
         os.execv(sys.executable, [sys.executable, *sys.argv])
     try: run(parse_args(argv))
-    except KeyboardInterrupt: sys.exit(130)  # 128 + SIGINT
+    except KeyboardInterrupt: os._exit(130)  # 128 + SIGINT
     except BrokenPipeError: os._exit(141)  # 128 + SIGPIPE: stdout was closed
     except (ArithmeticError, OSError, ValueError) as error:
         print("microgpt: error:", *str(error).split(), file=sys.stderr)
