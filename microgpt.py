@@ -10,11 +10,10 @@ def require(condition, message):
     if not condition: raise ValueError(message)
 
 # ## 1. Data and tokens ################################################################
-# A language model predicts each token of a text (the target) from the ones before it,
-# so a text holds its own answers. Our text is a list of documents, each a name.
-# A token is one character, represented by an integer, its id. One more token, BOS
-# ("beginning of sequence"), marks both ends of a document: the second BOS means stop.
-
+# A language model predicts each token of a text (the target) from the ones before it.
+# Our text is a list of documents, each a name; its tokens are characters, represented
+# by integers, their ids. One more token, BOS ("beginning of sequence"), marks both ends
+# of a document. When the model predicts the second one, the document is complete.
 def load_docs(path):
     """Return the nonempty lines of a UTF-8 file, without surrounding whitespace."""
     with open(path, encoding="utf-8-sig") as file:  # -sig skips a byte-order mark
@@ -26,17 +25,17 @@ def build_vocab(docs):
 
 def split_docs(docs):
     """Split shuffled documents into training documents and up to 200 held-out ones."""
-    # The model never trains on the last tenth. The loss on these (200 are enough) shows
-    # whether the model learns how names are formed or only memorizes them.
+    # The model never trains on the last tenth. How well it predicts 200 of these shows
+    # whether it learns how names are formed or only memorizes them.
     num_train = len(docs) - len(docs) // 10
-    seen = set(docs[:num_train])  # no held-out document may be among these
+    seen = set(docs[:num_train])  # a name may occur twice: these are not held out
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z, cut to block_size + 1 tokens (section 3)."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z. A model reads at most block_size tokens."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # inputs + a last target
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # + 1: the last target
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
@@ -47,19 +46,16 @@ def tokenize(doc, chars, block_size):
 # to loss. A child changes the loss through every node that uses it, so dloss/dchild is
 # the sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it
 # from loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
-
 class Value:
     """A number, its gradient, its children, and its local gradients."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # only for speed: the list of new nodes (see train() in section 6)
+    tape = None  # only to save time: in train(), a list of all new nodes
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
         self._children = children
         self._local_grads = local_grads  # dself/dchild for each child
-        if children and Value.tape is not None:
-            Value.tape.append(self)
-
+        if children and Value.tape is not None: Value.tape.append(self)
     def __add__(self, other):  # d(a + b)/da = 1, d(a + b)/db = 1
         if isinstance(other, Value):
             return Value(self.data + other.data, (self, other), (1.0, 1.0))
@@ -71,7 +67,9 @@ class Value:
     def __pow__(self, n):  # d(a^n)/da = n a^(n-1); n is a plain number, not a Value
         return Value(self.data ** n, (self,), (n * self.data ** (n - 1),))
     # d(e^a)/da = e^a, d(ln a)/da = 1/a, and d(max(a, 0))/da is 1 if a > 0, otherwise 0
-    def exp(self): return Value(e := math.exp(self.data), (self,), (e,))
+    def exp(self):
+        e = math.exp(self.data)
+        return Value(e, (self,), (e,))
     def log(self): return Value(math.log(self.data), (self,), (1 / self.data,))
     def relu(self): return Value(max(self.data, 0.0), (self,), (float(self.data > 0),))
     def __neg__(self): return self * -1
@@ -82,30 +80,32 @@ class Value:
     def __rtruediv__(self, other): return self ** -1 * other
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
-    def backward(self, tape=()):
-        """Set grad to dself/dnode in inner nodes (with children); add it in leaves."""
+    def topological_order(self):
+        """Depth-first search: list each node, except leaves, after its children."""
+        order, visited, stack = [], set(), [(self, False)]
+        while stack:  # not recursion, which would fail on a very deep graph
+            node, children_done = stack.pop()
+            if children_done: order.append(node)
+            elif node not in visited:
+                visited.add(node)
+                # Push the node again, below its children: it will be popped after them.
+                stack.append((node, True))
+                stack += [(c, False) for c in node._children if c._children]
+        return order
+
+    def backward(self, order=None):
+        """Add dself/dleaf to the gradient of each leaf that self depends on."""
         # A node's gradient is complete once every node that uses it has contributed.
-        # So we take the nodes in topological order, children first, and go backward.
-        order = tape or self.topological_order()  # train() passes a tape
-        # Leaves (the parameters) are not in the list: train() must reset their grad.
+        # So we go backward through a list that has each node after its children.
+        order = order or self.topological_order()
+        # These nodes start at 0, even if backward() has run before. Leaves are not in
+        # the list, so their gradients add up over several calls.
         for node in order: node.grad = 0.0
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
-            if grad := node.grad:  # a gradient of 0 contributes nothing
-                for child, local_grad in zip(node._children, node._local_grads):
-                    child.grad += local_grad * grad  # += sums all uses (two in a * a)
-
-    def topological_order(self):
-        """Depth-first search: self and the inner nodes below, children first."""
-        # A node is listed once all its children are. Two nodes can both push the same
-        # child on the stack; it keeps the place in the list that it was given first.
-        order, stack = {}, [self]  # a dict: it keeps the order, and "in" is fast
-        while stack:  # not recursion, which would fail on a very deep graph
-            node = stack[-1]  # it stays on the stack
-            missing = [c for c in node._children if c._children and c not in order]
-            if missing: stack += missing  # visit these first, then node again
-            else: order[stack.pop()] = None
-        return list(order)
+            if (grad := node.grad) == 0: continue  # it contributes nothing
+            for child, local_grad in zip(node._children, node._local_grads):
+                child.grad += local_grad * grad  # += sums all uses (two in a * a)
 
 def dot(x, w):
     """[n], [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
@@ -119,21 +119,20 @@ def dot(x, w):
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# random: if all were equal, those in one row of a matrix would do the same work, get
-# equal gradients, and stay equal. They start small, so that no token is favored yet.
-
+# random, because parameters that start equal and are used alike would get equal
+# gradients and stay equal. They start small, so that at first, no token is favored.
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
     return [[Value(rng.gauss(0, 0.08)) for _ in range(n_in)] for _ in range(n_out)]
 
 class Model:
-    """Settings, params (4,192 by default), and state_dict (matrices; see section 4)."""
+    """Settings, params (4,192 by default), and matrices (section 4 uses them)."""
     def __init__(self, chars, rng, n_embd=16, n_layer=1, n_head=4, block_size=16):
         require(n_head > 0 and n_embd % n_head == 0, f"{n_head=} must divide {n_embd=}")
-        self.chars = chars            # the vocabulary without BOS (the last id)
-        self.n_embd = n_embd          # a token becomes a vector x of n_embd "channels"
-        self.n_layer = n_layer        # how many layers, each with attention and an MLP
-        self.n_head = n_head          # how many heads (parallel lookups) per layer
+        self.chars = chars            # without BOS: vocab_size is len(chars) + 1
+        self.n_embd = n_embd          # a token becomes n_embd numbers ("channels"), x
+        self.n_layer = n_layer        # how many layers, each of which refines x
+        self.n_head = n_head          # into how many parts (heads) attention is split
         self.block_size = block_size  # the context length: how many tokens it can read
         w = self.state_dict = {}
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> a vector
@@ -141,11 +140,11 @@ class Model:
         w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # output: final x -> scores
         for i in range(n_layer):
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # query: what x seeks
-            w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: what x offers
-            w[f"layer{i}.attn_wv"] = matrix(n_embd, n_embd, rng)  # value: what x gives
+            w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: how x is found
+            w[f"layer{i}.attn_wv"] = matrix(n_embd, n_embd, rng)  # value: what x tells
             w[f"layer{i}.attn_wo"] = matrix(n_embd, n_embd, rng)  # combines the heads
-            w[f"layer{i}.mlp_fc1"] = matrix(4 * n_embd, n_embd, rng)  # x -> hidden
-            w[f"layer{i}.mlp_fc2"] = matrix(n_embd, 4 * n_embd, rng)  # hidden -> output
+            w[f"layer{i}.mlp_fc1"] = matrix(4 * n_embd, n_embd, rng)  # 4 times as wide
+            w[f"layer{i}.mlp_fc2"] = matrix(n_embd, 4 * n_embd, rng)  # back to n_embd
         self.params = [p for rows in w.values() for row in rows for p in row]
 
 # ## 4. The model ######################################################################
@@ -154,7 +153,6 @@ class Model:
 # to x twice: attention adds what it gathers from the tokens read so far, and the MLP
 # (multilayer perceptron) adds what it computes from x alone. Adding f(x) to x is a
 # residual connection: its derivative 1 + f'(x) lets gradients through even if f' is 0.
-
 def linear(x, w):
     """[n_in], [n_out][n_in] -> [n_out]: the matrix-vector product."""
     return [dot(x, row) for row in w]
@@ -162,20 +160,20 @@ def linear(x, w):
 def softmax(logits):
     """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
     largest = max(logit.data for logit in logits)
-    exps = [(logit - largest).exp() for logit in logits]  # no overflow, same ratios
+    exps = [(logit - largest).exp() for logit in logits]  # all <= 1, same ratios
     total = sum(exps)
     return [e / total for e in exps]
 
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
     scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents division by zero
-    return [xi * scale for xi in x]  # size about 1, so no layer gets huge or tiny x
+    return [xi * scale for xi in x]  # size about 1, so no layer gets a huge or tiny x
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
     # Attention (Vaswani et al., 2017) is the only place where tokens share information.
-    # Each has a query (what it seeks), a key (what it offers), and a value (what it
-    # gives). It gets a mean of values, weighted by how well its query fits their keys.
+    # Each has a query (what it seeks), a key (how it is found), and a value (what it
+    # tells). It gets a mean of values, weighted by how well its query fits their keys.
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
@@ -185,8 +183,9 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can look for its own thing, in its own slice of channels
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A score sums head_dim products of random sign: about sqrt(head_dim) in size.
-        # Large scores make one weight 1, the rest 0, gradients about 0; so we divide.
+        # A score is a sum of head_dim products, some positive and some negative: its
+        # size is about sqrt(head_dim). If scores were large, one weight would be about
+        # 1, where softmax is flat (its derivatives are near 0). So we divide.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -206,25 +205,26 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # Attention ignores order, so x is the sum of the token's vector and the position's,
-    # scaled to about 1 once, here. Attention and MLP read scaled copies of this x.
+    # Attention ignores order, so x is the sum of the token's vector and the position's.
+    # Normalizing it helps training. Below, only the inputs of attention and MLP are
+    # normalized: x itself just adds up their outputs.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
         x = add(x, attention(rmsnorm(x), keys[i], values[i], wq, wk, wv, wo, n_head))
         x = add(x, mlp(rmsnorm(x), w[f"layer{i}.mlp_fc1"], w[f"layer{i}.mlp_fc2"]))
-    return linear(x, w["lm_head"])  # GPT-2 scales x first; it does not help here
+    return linear(x, w["lm_head"])  # GPT-2 normalizes x first; here, this does not help
 
 # ## 5. Loss and Adam ##################################################################
 # The loss is the surprise -log(p), where p is the probability that the model gave to
 # the actual next token. It is 0 if p is 1 and grows as p approaches 0. Guessing among
-# 27 tokens costs ln 27 = 3.30 nats (natural-log units); 2.3 is like e^2.3 = 10 tokens.
-# Training is gradient descent: it moves parameters against their gradients.
-
+# 27 tokens costs ln 27 = 3.30 nats (natural-log units); a loss of 2.3 is as bad as
+# guessing among e^2.3 = 10. Gradient descent moves parameters against their gradients;
+# Adam is gradient descent with a step size for each parameter.
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
-    # With z = logits - largest, as in softmax(), -log(exp(z_t) / total) is equal to
-    # log(total) - z_t, which is finite even where the probability would round to 0.
+    # With z = logits[target] - largest, softmax() gives p = exp(z) / total, so -log(p)
+    # is log(total) - z. In this form, it is finite even if p is rounded to 0.
     largest = max(logit.data for logit in logits)
     total = sum((logit - largest).exp() for logit in logits)
     return total.log() - (logits[target] - largest)
@@ -232,8 +232,10 @@ def cross_entropy(logits, target):
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
     # m and v are running means of the gradient and its square (the first two moments).
-    # They start at 0: after t equal gradients g, m is (1 - beta1^t) g, so we divide by
-    # 1 - beta1^t. So m / sqrt(v) is 1 or -1 for a steady g, near 0 if its sign varies.
+    # They start at 0, so at first they are too small: after t equal gradients g, m is
+    # (1 - beta1^t) g, and v is (1 - beta2^t) g^2. So we divide by the first factors.
+    # Then m_hat / sqrt(v_hat) is 1 or -1 for a steady gradient, however small, and near
+    # 0 for a gradient that changes sign. eps_adam prevents division by zero.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -243,35 +245,37 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
         p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)
 
 # ## 6. Training loop ##################################################################
-# Each step runs the model over one document and takes the mean loss (the forward pass),
-# computes all gradients (the backward pass), and lets Adam update the parameters.
-
+# A step has three parts: the loss of one document, all gradients, and Adam's update.
 def document_losses(model, tokens):
     """[n + 1] tokens -> [n] losses, one for each token after the first."""
     keys = [[] for _ in range(model.n_layer)]  # gpt() appends a row for each token
     values = [[] for _ in range(model.n_layer)]
-    return [cross_entropy(gpt(token_id, pos_id, keys, values, model), target)
-            for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:]))]
+    losses = []
+    for pos_id, token_id in enumerate(tokens[:-1]):
+        logits = gpt(token_id, pos_id, keys, values, model)
+        losses.append(cross_entropy(logits, tokens[pos_id + 1]))
+    return losses
 
 def train(model, docs, num_steps=1000, learning_rate=0.01):
-    """Train on one document per step; a generator: the caller's loop gets each loss."""
+    """A generator: each round of `for loss in train(...)` trains on one document."""
     require(docs, "there are no documents to train on")
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        # For speed only: the tape lists all new nodes, children first, as backward()
-        # needs them. Without it, backward() searches: a step takes 1.5 times as long.
-        Value.tape = tape = []  # from now on, __init__ appends each new node to it
+        # 1. Forward pass. To save time, the tape lists all new nodes, each after its
+        # children. If backward() had to search, a step would take 1.5 times as long.
+        Value.tape = tape = []  # all threads share it, so only one may train at a time
         try:
-            losses = document_losses(model, tokens)  # 1. forward pass
+            losses = document_losses(model, tokens)
             loss = sum(losses) / len(losses)
             require(Value.tape is tape, "two threads must not train at the same time")
         finally: Value.tape = None
-        for p in model.params: p.grad = 0.0  # 2. backward pass: it adds to p.grad
+        # 2. Backward pass. It adds to the gradients of the parameters: start from 0.
+        for p in model.params: p.grad = 0.0
         loss.backward(tape)
-        # 3. Update: the learning rate decays linearly toward 0, so training can settle.
+        # 3. Update. The learning rate decays linearly toward 0, so training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
-        yield loss.data
+        yield loss.data  # the caller's for loop gets it
         del loss, losses, tape  # frees the graph before the next step builds another
 
 def mean_loss(model, docs):
@@ -285,25 +289,24 @@ def mean_loss(model, docs):
 # To invent a name, we ask the model what follows BOS, draw a token from the predicted
 # probabilities, make it the next input, and so on until BOS is drawn. In training, the
 # next input comes from the data; here it is the model's own choice. Nothing is learned.
-
 def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation: at most block_size characters."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
-    tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # drops the end BOS
+    tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
+    # A temperature below 1 widens the gaps between logits; near 0, the likeliest wins.
+    temperature = max(temperature, 1e-9)
     keys = [[] for _ in range(model.n_layer)]
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
-        logits = gpt(tokens[pos_id], pos_id, keys, values, model)  # fills the lists
-        if pos_id == len(tokens) - 1:  # no next token is given: draw one
-            # A temperature below 1 widens the score gaps; near 0, the best always wins.
-            probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
-            token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
-            if token_id == len(model.chars): break  # BOS ends the document
-            tokens.append(token_id)
+        logits = gpt(tokens[pos_id], pos_id, keys, values, model)
+        if pos_id + 1 < len(tokens): continue  # in the prompt, we only fill the lists
+        probs = softmax([logit / temperature for logit in logits])
+        token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
+        if token_id == tokens[0]: break  # BOS: the document is complete
+        tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
-# GPT-2 (2019) is larger, its tokens are pieces of words, its norm is LayerNorm, its MLP
-# uses GELU, linear() adds a constant (bias), and wte and lm_head are one matrix. Read
-# nanoGPT next.
+# GPT-2 (2019) is much larger, its tokens are pieces of words, and it trains on many
+# documents at once. The README lists the other differences. Read nanoGPT next.
 
 # ## 8. The command line ###############################################################
 # run() is the whole program in brief. Its flags, files, and messages follow.
@@ -320,7 +323,7 @@ def run(args):
                       args.block_size)
     else:
         model = attempt(args.load, load, args.load)
-        docs = [doc for doc in docs if args.num_steps or set(doc) <= set(model.chars)]
+        if not args.num_steps: docs = [d for d in docs if set(d) <= set(model.chars)]
     train_docs, held_out = split_docs(docs)
     check(args, docs, model)
     print(f"num docs: {len(docs)}\nvocab size: {len(model.chars) + 1}")
