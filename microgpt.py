@@ -1,19 +1,19 @@
 """microgpt: a complete GPT (generative pre-trained transformer) in plain Python.
 
-Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. In comments,
-[n] is a list of n numbers, and [n_out][n_in] is a matrix: n_out rows of n_in numbers.
+Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. Below, [n] is
+a list of n numbers, and [n_out][n_in] is a matrix: n_out rows of n_in numbers each.
 """
-import math, operator
+import contextlib, math, operator
 
 def require(condition, message):
     """Raise ValueError with the message unless the condition holds."""
     if not condition: raise ValueError(message)
 
 # ## 1. Data and tokens ################################################################
-# A language model predicts each token of a text (the target) from the ones before it.
+# A language model predicts each token (the target) of a text from the ones before it.
 # Our text is a list of documents, each a name; its tokens are characters, represented
-# by integers, their ids. One more token, BOS ("beginning of sequence"), marks both ends
-# of a document. When the model predicts the second one, the document is complete.
+# by integers called ids. One more token, BOS ("beginning of sequence"), marks both ends
+# of a document. When the model predicts the second BOS, the document is complete.
 def load_docs(path):
     """Return the nonempty lines of a UTF-8 file, without surrounding whitespace."""
     with open(path, encoding="utf-8-sig") as file:  # -sig skips a byte-order mark
@@ -25,17 +25,18 @@ def build_vocab(docs):
 
 def split_docs(docs):
     """Split shuffled documents into training documents and up to 200 held-out ones."""
-    # The model never trains on the last tenth. How well it predicts 200 of these shows
-    # whether it learns how names are formed or only memorizes them.
+    # The model never trains on the last tenth of the documents. How well it predicts
+    # some of these shows whether it learns how names are formed or only memorizes them.
     num_train = len(docs) - len(docs) // 10
-    seen = set(docs[:num_train])  # a name may occur twice: these are not held out
+    seen = set(docs[:num_train])  # a name that is in both parts is not held out
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z. A model reads at most block_size tokens."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z; at most block_size + 1 tokens."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # + 1: the last target
+    # The model reads at most block_size tokens; one more, the last, is only a target.
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
@@ -43,19 +44,19 @@ def tokenize(doc, chars, block_size):
 # derivative with respect to each parameter: that parameter's gradient. A Value stores
 # its children (the Values it was computed from) and its local gradients (its
 # derivatives with respect to the children). Values thus form a graph from parameters
-# to loss. A child changes the loss through every node that uses it, so dloss/dchild is
+# to loss. A child affects the loss through every node that uses it, so dloss/dchild is
 # the sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it
 # from loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
 class Value:
     """A number, its gradient, its children, and its local gradients."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # only to save time: in train(), a list of all new nodes
+    tape = None  # inside `with recording()` (see below), the list of all new nodes
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
         self._children = children
         self._local_grads = local_grads  # dself/dchild for each child
-        if children and Value.tape is not None: Value.tape.append(self)
+        if children and Value.tape is not None: Value.tape.append(self)  # no leaves
     def __add__(self, other):  # d(a + b)/da = 1, d(a + b)/db = 1
         if isinstance(other, Value):
             return Value(self.data + other.data, (self, other), (1.0, 1.0))
@@ -66,10 +67,8 @@ class Value:
         return Value(self.data * other, (self,), (other,))
     def __pow__(self, n):  # d(a^n)/da = n a^(n-1); n is a plain number, not a Value
         return Value(self.data ** n, (self,), (n * self.data ** (n - 1),))
-    # d(e^a)/da = e^a, d(ln a)/da = 1/a, and d(max(a, 0))/da is 1 if a > 0, otherwise 0
-    def exp(self):
-        e = math.exp(self.data)
-        return Value(e, (self,), (e,))
+    # d(e^a)/da = e^a, d(log a)/da = 1/a, and d(max(a, 0))/da is 1 if a > 0, otherwise 0
+    def exp(self): return Value(e := math.exp(self.data), (self,), (e,))
     def log(self): return Value(math.log(self.data), (self,), (1 / self.data,))
     def relu(self): return Value(max(self.data, 0.0), (self,), (float(self.data > 0),))
     def __neg__(self): return self * -1
@@ -80,75 +79,83 @@ class Value:
     def __rtruediv__(self, other): return self ** -1 * other
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
-    def topological_order(self):
-        """Depth-first search: list each node, except leaves, after its children."""
-        order, visited, stack = [], set(), [(self, False)]
-        while stack:  # not recursion, which would fail on a very deep graph
-            node, children_done = stack.pop()
-            if children_done: order.append(node)
-            elif node not in visited:
-                visited.add(node)
-                # Push the node again, below its children: it will be popped after them.
-                stack.append((node, True))
-                stack += [(c, False) for c in node._children if c._children]
-        return order
-
     def backward(self, order=None):
-        """Add dself/dleaf to the gradient of each leaf that self depends on."""
+        """Called on the loss: add dloss/dleaf to the gradient of each leaf below it."""
         # A node's gradient is complete once every node that uses it has contributed.
-        # So we go backward through a list that has each node after its children.
-        order = order or self.topological_order()
-        # These nodes start at 0, even if backward() has run before. Leaves are not in
-        # the list, so their gradients add up over several calls.
-        for node in order: node.grad = 0.0
+        # So we go backward through a list in which each node comes after its children.
+        order = order or self.topological_order()  # recording() can list them instead
+        # Leaves are not in the list: their gradients add up until train() zeroes them.
+        for node in order: node.grad = 0.0  # in case backward() has run before
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
-            if (grad := node.grad) == 0: continue  # it contributes nothing
+            if (grad := node.grad) == 0: continue  # nothing to contribute
             for child, local_grad in zip(node._children, node._local_grads):
                 child.grad += local_grad * grad  # += sums all uses (two in a * a)
 
+    def topological_order(self):
+        """Depth-first search: list each node, except leaves, after its children."""
+        # A recursive visit(node) visits each child, then lists the node. A deep graph
+        # would exceed the recursion limit; our stack holds (node, children visited?).
+        order, visited, stack = [], set(), [(self, False)]
+        while stack:
+            node, children_visited = stack.pop()
+            if children_visited: order.append(node)
+            elif node not in visited:
+                visited.add(node)
+                stack.append((node, True))  # below its children, so popped after them
+                stack += [(c, False) for c in node._children if c._children]
+        return order
+
 def dot(x, w):
-    """[n], [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
-    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. This is one node with 2n children;
+    """Two lists, [n] and [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
+    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. We make one node with 2n children;
     # with 2n nodes (one for each * and +), training would take 4 to 5 times as long.
     if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
-    x_data = [xi.data for xi in x]
-    w_data = [wi.data for wi in w]
-    total = sum(map(operator.mul, x_data, w_data))
-    return Value(total, x + w, w_data + x_data)  # here, + joins lists
+    x_data, w_data = [xi.data for xi in x], [wi.data for wi in w]
+    return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
+
+@contextlib.contextmanager
+def recording():
+    """`with recording() as tape:` lists new nodes as they are made, children first."""
+    # If backward() had to search for this order, training would take 1.5 times as long.
+    Value.tape = tape = []  # shared by all threads, so only one may record at a time
+    try:
+        yield tape  # here, the with block runs
+        require(Value.tape is tape, "two threads must not train at the same time")
+    finally: Value.tape = None
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# random, because parameters that start equal and are used alike would get equal
-# gradients and stay equal. They start small, so that at first, no token is favored.
+# out small, so that all tokens are about equally likely at first, and random, because
+# parameters that start equal and are used alike get equal gradients and stay equal.
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
     return [[Value(rng.gauss(0, 0.08)) for _ in range(n_in)] for _ in range(n_out)]
 
 class Model:
-    """Settings, params (4,192 by default), and matrices (section 4 uses them)."""
+    """Settings, params (4,192 by default for a-z), and matrices (see section 4)."""
     def __init__(self, chars, rng, n_embd=16, n_layer=1, n_head=4, block_size=16):
         require(n_head > 0 and n_embd % n_head == 0, f"{n_head=} must divide {n_embd=}")
         self.chars = chars            # without BOS: vocab_size is len(chars) + 1
-        self.n_embd = n_embd          # a token becomes n_embd numbers ("channels"), x
+        self.n_embd = n_embd          # a token becomes x: n_embd numbers ("channels")
         self.n_layer = n_layer        # how many layers, each of which refines x
-        self.n_head = n_head          # into how many parts (heads) attention is split
+        self.n_head = n_head          # how many parts (heads) attention is split into
         self.block_size = block_size  # the context length: how many tokens it can read
         w = self.state_dict = {}
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> a vector
         w["wpe"] = matrix(block_size, n_embd, rng)          # position -> a vector
         w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # output: final x -> scores
-        for i in range(n_layer):
+        for i in range(n_layer):  # attention() and mlp() explain these six
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # query: what x seeks
             w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: how x is found
-            w[f"layer{i}.attn_wv"] = matrix(n_embd, n_embd, rng)  # value: what x tells
+            w[f"layer{i}.attn_wv"] = matrix(n_embd, n_embd, rng)  # value: what x offers
             w[f"layer{i}.attn_wo"] = matrix(n_embd, n_embd, rng)  # combines the heads
-            w[f"layer{i}.mlp_fc1"] = matrix(4 * n_embd, n_embd, rng)  # 4 times as wide
+            w[f"layer{i}.mlp_fc1"] = matrix(4 * n_embd, n_embd, rng)  # 4: as in GPT-2
             w[f"layer{i}.mlp_fc2"] = matrix(n_embd, 4 * n_embd, rng)  # back to n_embd
         self.params = [p for rows in w.values() for row in rows for p in row]
 
 # ## 4. The model ######################################################################
-# A GPT reads one token at a time and gives each possible next token a score, its logit.
+# Our GPT reads one token at a time and gives each possible next token a score (logit).
 # Inside, a token becomes a vector x of n_embd channels, its embedding. Each layer adds
 # to x twice: attention adds what it gathers from the tokens read so far, and the MLP
 # (multilayer perceptron) adds what it computes from x alone. Adding f(x) to x is a
@@ -160,7 +167,7 @@ def linear(x, w):
 def softmax(logits):
     """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
     largest = max(logit.data for logit in logits)
-    exps = [(logit - largest).exp() for logit in logits]  # all <= 1, same ratios
+    exps = [(logit - largest).exp() for logit in logits]  # no overflow, same ratios
     total = sum(exps)
     return [e / total for e in exps]
 
@@ -171,21 +178,21 @@ def rmsnorm(x):
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
-    # Attention (Vaswani et al., 2017) is the only place where tokens share information.
-    # Each has a query (what it seeks), a key (how it is found), and a value (what it
-    # tells). It gets a mean of values, weighted by how well its query fits their keys.
+    # Tokens share information only here (Vaswani et al., 2017). Each has a query (what
+    # it seeks), a key (how it is found), and a value (what it offers). It gets the mean
+    # of the values so far, weighted by how well its query fits each token's key.
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
-    # Later tokens are not in these lists yet, so even in training, no token sees what
-    # it must predict (other code uses a "causal mask"). The lists form a "KV cache".
+    # Later tokens are not in these lists yet, so the model cannot peek at its target,
+    # even in training (other code uses a "causal mask"). The lists form a "KV cache".
     head_dim = len(x) // n_head
-    output = []  # each head can look for its own thing, in its own slice of channels
+    output = []  # each head can seek something different, in its own slice of channels
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A score is a sum of head_dim products, some positive and some negative: its
-        # size is about sqrt(head_dim). If scores were large, one weight would be about
-        # 1, where softmax is flat (its derivatives are near 0). So we divide.
+        # A query fits a key if their dot product, the score, is large. A sum of d terms
+        # of random sign grows like sqrt(d), so we divide by that. Large scores would
+        # push weights near 0 or 1, where softmax is flat (its derivatives are near 0).
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -193,21 +200,20 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     return linear(output, wo)  # wo mixes the channels of all heads
 
 def mlp(x, fc1, fc2):
-    """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), narrow."""
+    """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
     # A nonlinearity is needed: without it, two matrices could do no more than one.
-    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ** 2: learns faster
+    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ** 2 helps big models
 
 def add(x, y):
     """[n], [n] -> [n]: the sum of two vectors."""
-    require(len(x) == len(y), f"cannot add lengths {len(x)} and {len(y)}")
+    require(len(x) == len(y), f"cannot add vectors of lengths {len(x)} and {len(y)}")
     return [xi + yi for xi, yi in zip(x, y)]
 
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # Attention ignores order, so x is the sum of the token's vector and the position's.
-    # Normalizing it helps training. Below, only the inputs of attention and MLP are
-    # normalized: x itself just adds up their outputs.
+    # Attention ignores order, so we add a position vector. Normalizing helps training;
+    # below, x accumulates what attention and the MLP compute from normalized copies.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -216,36 +222,35 @@ def gpt(token_id, pos_id, keys, values, model):
     return linear(x, w["lm_head"])  # GPT-2 normalizes x first; here, this does not help
 
 # ## 5. Loss and Adam ##################################################################
-# The loss is the surprise -log(p), where p is the probability that the model gave to
-# the actual next token. It is 0 if p is 1 and grows as p approaches 0. Guessing among
-# 27 tokens costs ln 27 = 3.30 nats (natural-log units); a loss of 2.3 is as bad as
-# guessing among e^2.3 = 10. Gradient descent moves parameters against their gradients;
-# Adam is gradient descent with a step size for each parameter.
+# The loss for a token is the surprise -log(p), where p is the probability that the
+# model gave it. It is 0 if p is 1 and grows as p approaches 0. Guessing among 27 tokens
+# costs log(27) = 3.30 nats (natural logarithm); a loss of 2.3 is as bad as guessing
+# among e^2.3, or about 10. Gradient descent moves parameters against their gradients.
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
-    # With z = logits[target] - largest, softmax() gives p = exp(z) / total, so -log(p)
+    # Let z = logits[target] - largest. As in softmax(), p = exp(z) / total, so -log(p)
     # is log(total) - z. In this form, it is finite even if p is rounded to 0.
     largest = max(logit.data for logit in logits)
     total = sum((logit - largest).exp() for logit in logits)
     return total.log() - (logits[target] - largest)
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
-    """Do step t (1, 2, ...) of Adam (Kingma and Ba, 2014): update params, m, and v."""
-    # m and v are running means of the gradient and its square (the first two moments).
-    # They start at 0, so at first they are too small: after t equal gradients g, m is
-    # (1 - beta1^t) g, and v is (1 - beta2^t) g^2. So we divide by the first factors.
-    # Then m_hat / sqrt(v_hat) is 1 or -1 for a steady gradient, however small, and near
-    # 0 for a gradient that changes sign. eps_adam prevents division by zero.
+    """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
+    # The gradient from one document is noisy, so m and v are running means of it and of
+    # its square (the first two moments). Starting at 0, they are too small at first:
+    # after t equal gradients g, m is (1 - beta1^t) g. So we divide m by 1 - beta1^t and
+    # v by 1 - beta2^t. Then m_hat / sqrt(v_hat) is about 1 or -1 for a steady gradient,
+    # however small, but near 0 for a gradient that keeps changing sign.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
         v[i] = beta2 * v[i] + (1 - beta2) * p.grad * p.grad
         m_hat = m[i] / correction1
         v_hat = v[i] / correction2
-        p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)
+        p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)  # no 0 / 0
 
 # ## 6. Training loop ##################################################################
-# A step has three parts: the loss of one document, all gradients, and Adam's update.
+# Each step computes a document's mean loss, then all gradients, then Adam's update.
 def document_losses(model, tokens):
     """[n + 1] tokens -> [n] losses, one for each token after the first."""
     keys = [[] for _ in range(model.n_layer)]  # gpt() appends a row for each token
@@ -262,15 +267,10 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        # 1. Forward pass. To save time, the tape lists all new nodes, each after its
-        # children. If backward() had to search, a step would take 1.5 times as long.
-        Value.tape = tape = []  # all threads share it, so only one may train at a time
-        try:
+        with recording() as tape:  # 1. Forward pass.
             losses = document_losses(model, tokens)
             loss = sum(losses) / len(losses)
-            require(Value.tape is tape, "two threads must not train at the same time")
-        finally: Value.tape = None
-        # 2. Backward pass. It adds to the gradients of the parameters: start from 0.
+        # 2. Backward pass. It adds to the parameters' gradients, so we zero them first.
         for p in model.params: p.grad = 0.0
         loss.backward(tape)
         # 3. Update. The learning rate decays linearly toward 0, so training can settle.
@@ -290,23 +290,23 @@ def mean_loss(model, docs):
 # probabilities, make it the next input, and so on until BOS is drawn. In training, the
 # next input comes from the data; here it is the model's own choice. Nothing is learned.
 def generate(model, rng, temperature=0.5, prompt=""):
-    """Return the prompt and its continuation: at most block_size characters."""
+    """Return the prompt and its continuation, at most block_size characters in all."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
     tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
-    # A temperature below 1 widens the gaps between logits; near 0, the likeliest wins.
-    temperature = max(temperature, 1e-9)
+    # A temperature below 1 widens the logit gaps; if it is near 0, the top token wins.
+    temperature = max(temperature, 1e-9)  # so that 0 works
     keys = [[] for _ in range(model.n_layer)]
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id + 1 < len(tokens): continue  # in the prompt, we only fill the lists
+        if pos_id < len(prompt): continue  # gpt() only had to fill keys and values
         probs = softmax([logit / temperature for logit in logits])
-        token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
+        token_id = rng.choices(range(len(probs)), weights=[p.data for p in probs])[0]
         if token_id == tokens[0]: break  # BOS: the document is complete
         tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
-# GPT-2 (2019) is much larger, its tokens are pieces of words, and it trains on many
-# documents at once. The README lists the other differences. Read nanoGPT next.
+# GPT-2 (2019) is much larger, has pieces of words as tokens, and was trained on many
+# documents at once. The README lists the differences. Next, read nanoGPT (PyTorch).
 
 # ## 8. The command line ###############################################################
 # run() is the whole program in brief. Its flags, files, and messages follow.

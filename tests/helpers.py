@@ -1,10 +1,9 @@
 """Helpers for several test files: small models, and slopes that are measured."""
 
-import contextlib
 import math
 import random
 
-from microgpt import Model, Value, document_losses
+from microgpt import Model, Value, document_losses, recording
 
 
 def values(numbers):
@@ -29,16 +28,6 @@ def small_model(chars="abc", seed=1, spread=1.0, **settings):
 def empty_cache(model):
     """Keys and values [n_layer][time] before the first token."""
     return [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
-
-
-@contextlib.contextmanager
-def recording():
-    """Record the new nodes of the block on a tape, as train() does."""
-    Value.tape = tape = []
-    try:
-        yield tape
-    finally:
-        Value.tape = None
 
 
 def forward(model, tokens):
