@@ -32,31 +32,29 @@ def split_docs(docs):
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z; at most block_size + 1 tokens."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z; up to block_size inputs, then a target."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    # The model reads at most block_size tokens; one more, the last, is only a target.
     return [bos, *map(chars.index, doc), bos][:block_size + 1]
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
 # is one number that says how wrong the predictions are. To reduce the loss, we need its
-# derivative with respect to each parameter: that parameter's gradient. A Value stores
-# its children (the Values it was computed from) and its local gradients (its
-# derivatives with respect to the children). Values thus form a graph from parameters
-# to loss. A child affects the loss through every node that uses it, so dloss/dchild is
-# the sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it
-# from loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
+# derivative with respect to each parameter: that parameter's gradient. Values form a
+# graph from parameters to loss: each one keeps its children, the Values it was computed
+# from. A child affects the loss through every node that uses it, so dloss/dchild is the
+# sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it from
+# the loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
 class Value:
-    """A number, its gradient, its children, and its local gradients."""
+    """A number that knows how it was computed, and its gradient."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # inside `with recording()` (see below), the list of all new nodes
+    tape = None  # only for speed: a list of new nodes (see recording() below)
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
-        self._children = children
+        self._children = children  # the Values that self was computed from
         self._local_grads = local_grads  # dself/dchild for each child
-        if children and Value.tape is not None: Value.tape.append(self)  # no leaves
+        if children and Value.tape is not None: Value.tape.append(self)
     def __add__(self, other):  # d(a + b)/da = 1, d(a + b)/db = 1
         if isinstance(other, Value):
             return Value(self.data + other.data, (self, other), (1.0, 1.0))
@@ -83,7 +81,7 @@ class Value:
         """Called on the loss: add dloss/dleaf to the gradient of each leaf below it."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we go backward through a list in which each node comes after its children.
-        order = order or self.topological_order()  # recording() can list them instead
+        order = order or self.topological_order()  # order: the tape, if one exists
         # Leaves are not in the list: their gradients add up until train() zeroes them.
         for node in order: node.grad = 0.0  # in case backward() has run before
         self.grad = 1.0  # dself/dself
@@ -94,8 +92,9 @@ class Value:
 
     def topological_order(self):
         """Depth-first search: list each node, except leaves, after its children."""
-        # A recursive visit(node) visits each child, then lists the node. A deep graph
-        # would exceed the recursion limit; our stack holds (node, children visited?).
+        # With recursion, whose depth is limited, visit(node) would do this:
+        #     if node is new: visit all its children, then append node to order
+        # On our stack, (node, False) means "visit node"; (node, True), "append node".
         order, visited, stack = [], set(), [(self, False)]
         while stack:
             node, children_visited = stack.pop()
@@ -106,14 +105,6 @@ class Value:
                 stack += [(c, False) for c in node._children if c._children]
         return order
 
-def dot(x, w):
-    """Two lists, [n] and [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
-    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. We make one node with 2n children;
-    # with 2n nodes (one for each * and +), training would take 4 to 5 times as long.
-    if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
-    x_data, w_data = [xi.data for xi in x], [wi.data for wi in w]
-    return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
-
 @contextlib.contextmanager
 def recording():
     """`with recording() as tape:` lists new nodes as they are made, children first."""
@@ -123,6 +114,14 @@ def recording():
         yield tape  # here, the with block runs
         require(Value.tape is tape, "two threads must not train at the same time")
     finally: Value.tape = None
+
+def dot(x, w):
+    """Two lists, [n] and [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
+    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. We make one node with 2n children;
+    # with 2n nodes (one for each * and +), training would take 4 to 5 times as long.
+    if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
+    x_data, w_data = [xi.data for xi in x], [wi.data for wi in w]
+    return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
@@ -190,8 +189,8 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can seek something different, in its own slice of channels
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A query fits a key if their dot product, the score, is large. A sum of d terms
-        # of random sign grows like sqrt(d), so we divide by that. Large scores would
+        # A query fits a key if their dot product, the score, is large. Sums of head_dim
+        # terms of random sign grow like sqrt(head_dim). We divide, because large scores
         # push weights near 0 or 1, where softmax is flat (its derivatives are near 0).
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
@@ -212,8 +211,8 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # Attention ignores order, so we add a position vector. Normalizing helps training;
-    # below, x accumulates what attention and the MLP compute from normalized copies.
+    # Attention ignores order, so we add a position vector. The sum is small, so it is
+    # scaled to size 1. Later, x accumulates what each part makes of a scaled copy of it.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -239,8 +238,8 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     # The gradient from one document is noisy, so m and v are running means of it and of
     # its square (the first two moments). Starting at 0, they are too small at first:
     # after t equal gradients g, m is (1 - beta1^t) g. So we divide m by 1 - beta1^t and
-    # v by 1 - beta2^t. Then m_hat / sqrt(v_hat) is about 1 or -1 for a steady gradient,
-    # however small, but near 0 for a gradient that keeps changing sign.
+    # v by 1 - beta2^t. A steady gradient, however small, then moves p by learning_rate;
+    # for one that keeps changing sign, m_hat / sqrt(v_hat) is near 0: p hardly moves.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -267,7 +266,7 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        with recording() as tape:  # 1. Forward pass.
+        with recording() as tape:  # 1. Forward pass. The tape lists its nodes.
             losses = document_losses(model, tokens)
             loss = sum(losses) / len(losses)
         # 2. Backward pass. It adds to the parameters' gradients, so we zero them first.
@@ -275,7 +274,7 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
         loss.backward(tape)
         # 3. Update. The learning rate decays linearly toward 0, so training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
-        yield loss.data  # the caller's for loop gets it
+        yield loss.data  # to the caller's for loop, which can print it
         del loss, losses, tape  # frees the graph before the next step builds another
 
 def mean_loss(model, docs):
@@ -293,16 +292,17 @@ def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation, at most block_size characters in all."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
     tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
-    # A temperature below 1 widens the logit gaps; if it is near 0, the top token wins.
-    temperature = max(temperature, 1e-9)  # so that 0 works
+    bos = tokens[0]
+    temperature = max(temperature, 1e-9)  # so that 0 works: the top token always wins
     keys = [[] for _ in range(model.n_layer)]
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id < len(prompt): continue  # gpt() only had to fill keys and values
+        if pos_id < len(prompt): continue  # the next token is given, not drawn
+        # A temperature below 1 widens the gaps between logits: likely tokens win more.
         probs = softmax([logit / temperature for logit in logits])
         token_id = rng.choices(range(len(probs)), weights=[p.data for p in probs])[0]
-        if token_id == tokens[0]: break  # BOS: the document is complete
+        if token_id == bos: break  # the document is complete
         tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
 # GPT-2 (2019) is much larger, has pieces of words as tokens, and was trained on many
