@@ -14,6 +14,7 @@ def require(condition, message):
 # Our text is a list of documents, each a name; its tokens are characters, represented
 # by integers called ids. One more token, BOS ("beginning of sequence"), marks both ends
 # of a document. When the model predicts the second BOS, the document is complete.
+
 def load_docs(path):
     """Return the nonempty lines of a UTF-8 file, without surrounding whitespace."""
     with open(path, encoding="utf-8-sig") as file:  # -sig skips a byte-order mark
@@ -32,10 +33,10 @@ def split_docs(docs):
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z; up to block_size inputs, then a target."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z, cut to block_size + 1 tokens if longer."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # last: only a target
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
@@ -45,6 +46,7 @@ def tokenize(doc, chars, block_size):
 # from. A child affects the loss through every node that uses it, so dloss/dchild is the
 # sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it from
 # the loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
+
 class Value:
     """A number that knows how it was computed, and its gradient."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
@@ -54,7 +56,7 @@ class Value:
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
         self._children = children  # the Values that self was computed from
         self._local_grads = local_grads  # dself/dchild for each child
-        if children and Value.tape is not None: Value.tape.append(self)
+        if children and Value.tape is not None: Value.tape.append(self)  # no leaves
     def __add__(self, other):  # d(a + b)/da = 1, d(a + b)/db = 1
         if isinstance(other, Value):
             return Value(self.data + other.data, (self, other), (1.0, 1.0))
@@ -76,25 +78,22 @@ class Value:
     def __rsub__(self, other): return -self + other
     def __rtruediv__(self, other): return self ** -1 * other
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
-
     def backward(self, order=None):
         """Called on the loss: add dloss/dleaf to the gradient of each leaf below it."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we go backward through a list in which each node comes after its children.
-        order = order or self.topological_order()  # order: the tape, if one exists
+        order = order or self.topological_order()  # train() passes its tape as order
         # Leaves are not in the list: their gradients add up until train() zeroes them.
         for node in order: node.grad = 0.0  # in case backward() has run before
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
-            if (grad := node.grad) == 0: continue  # nothing to contribute
+            if (grad := node.grad) == 0: continue  # only for speed
             for child, local_grad in zip(node._children, node._local_grads):
                 child.grad += local_grad * grad  # += sums all uses (two in a * a)
-
     def topological_order(self):
         """Depth-first search: list each node, except leaves, after its children."""
-        # With recursion, whose depth is limited, visit(node) would do this:
-        #     if node is new: visit all its children, then append node to order
-        # On our stack, (node, False) means "visit node"; (node, True), "append node".
+        # Recursively, visit(node) would visit its children, then list node. That could
+        # go too deep: our stack has (node, False) for "visit", (node, True) for "list".
         order, visited, stack = [], set(), [(self, False)]
         while stack:
             node, children_visited = stack.pop()
@@ -117,8 +116,8 @@ def recording():
 
 def dot(x, w):
     """Two lists, [n] and [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
-    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. We make one node with 2n children;
-    # with 2n nodes (one for each * and +), training would take 4 to 5 times as long.
+    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. One node gets all 2n children (x + w
+    # joins the lists): 2n nodes, one for each * and +, would take 4 to 5 times as long.
     if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
     x_data, w_data = [xi.data for xi in x], [wi.data for wi in w]
     return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
@@ -127,6 +126,7 @@ def dot(x, w):
 # All that the model learns is stored in its parameters, which form matrices. They start
 # out small, so that all tokens are about equally likely at first, and random, because
 # parameters that start equal and are used alike get equal gradients and stay equal.
+
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
     return [[Value(rng.gauss(0, 0.08)) for _ in range(n_in)] for _ in range(n_out)]
@@ -159,6 +159,7 @@ class Model:
 # to x twice: attention adds what it gathers from the tokens read so far, and the MLP
 # (multilayer perceptron) adds what it computes from x alone. Adding f(x) to x is a
 # residual connection: its derivative 1 + f'(x) lets gradients through even if f' is 0.
+
 def linear(x, w):
     """[n_in], [n_out][n_in] -> [n_out]: the matrix-vector product."""
     return [dot(x, row) for row in w]
@@ -212,7 +213,7 @@ def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
     # Attention ignores order, so we add a position vector. The sum is small, so it is
-    # scaled to size 1. Later, x accumulates what each part makes of a scaled copy of it.
+    # scaled to size 1. Later, attention and MLP read scaled copies and add to x itself.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -225,6 +226,7 @@ def gpt(token_id, pos_id, keys, values, model):
 # model gave it. It is 0 if p is 1 and grows as p approaches 0. Guessing among 27 tokens
 # costs log(27) = 3.30 nats (natural logarithm); a loss of 2.3 is as bad as guessing
 # among e^2.3, or about 10. Gradient descent moves parameters against their gradients.
+
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
     # Let z = logits[target] - largest. As in softmax(), p = exp(z) / total, so -log(p)
@@ -236,10 +238,9 @@ def cross_entropy(logits, target):
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
     # The gradient from one document is noisy, so m and v are running means of it and of
-    # its square (the first two moments). Starting at 0, they are too small at first:
-    # after t equal gradients g, m is (1 - beta1^t) g. So we divide m by 1 - beta1^t and
-    # v by 1 - beta2^t. A steady gradient, however small, then moves p by learning_rate;
-    # for one that keeps changing sign, m_hat / sqrt(v_hat) is near 0: p hardly moves.
+    # its square (the first two moments). They start at 0. After t equal gradients g, m
+    # is (1 - beta1^t) g, so we divide by the factor. Then a steady gradient, however
+    # small, moves p by learning_rate; one that keeps changing sign hardly moves it.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -250,15 +251,14 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
 
 # ## 6. Training loop ##################################################################
 # Each step computes a document's mean loss, then all gradients, then Adam's update.
+
 def document_losses(model, tokens):
-    """[n + 1] tokens -> [n] losses, one for each token after the first."""
+    """A generator: [n + 1] tokens -> n losses, one for each token after the first."""
     keys = [[] for _ in range(model.n_layer)]  # gpt() appends a row for each token
     values = [[] for _ in range(model.n_layer)]
-    losses = []
     for pos_id, token_id in enumerate(tokens[:-1]):
         logits = gpt(token_id, pos_id, keys, values, model)
-        losses.append(cross_entropy(logits, tokens[pos_id + 1]))
-    return losses
+        yield cross_entropy(logits, tokens[pos_id + 1])
 
 def train(model, docs, num_steps=1000, learning_rate=0.01):
     """A generator: each round of `for loss in train(...)` trains on one document."""
@@ -267,7 +267,7 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
         with recording() as tape:  # 1. Forward pass. The tape lists its nodes.
-            losses = document_losses(model, tokens)
+            losses = list(document_losses(model, tokens))
             loss = sum(losses) / len(losses)
         # 2. Backward pass. It adds to the parameters' gradients, so we zero them first.
         for p in model.params: p.grad = 0.0
@@ -288,21 +288,21 @@ def mean_loss(model, docs):
 # To invent a name, we ask the model what follows BOS, draw a token from the predicted
 # probabilities, make it the next input, and so on until BOS is drawn. In training, the
 # next input comes from the data; here it is the model's own choice. Nothing is learned.
+
 def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation, at most block_size characters in all."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
     tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
-    bos = tokens[0]
     temperature = max(temperature, 1e-9)  # so that 0 works: the top token always wins
     keys = [[] for _ in range(model.n_layer)]
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id < len(prompt): continue  # the next token is given, not drawn
+        if pos_id < len(prompt): continue  # gpt() has read it; the next token is given
         # A temperature below 1 widens the gaps between logits: likely tokens win more.
         probs = softmax([logit / temperature for logit in logits])
         token_id = rng.choices(range(len(probs)), weights=[p.data for p in probs])[0]
-        if token_id == bos: break  # the document is complete
+        if token_id == tokens[0]: break  # BOS: the document is complete
         tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
 # GPT-2 (2019) is much larger, has pieces of words as tokens, and was trained on many

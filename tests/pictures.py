@@ -122,9 +122,12 @@ def draw_loss(ax, theme, losses, means, held_out, bigrams):
         (last, GUESSING + 0.06, "right", "text", f"guessing: ln 27 = {GUESSING:.2f}"),
         (90, 2.92, "left", "loss", f"mean of {WINDOW} steps"),
         (last, 2.65, "right", "bigrams", f"counting bigrams: {bigrams:.2f}"),
-        (last, 2.08, "right", "text", f"held-out names: {held_out:.2f}"),
     ):
         ax.text(x, y, label, color=theme[color], ha=side)
+    ax.annotate(f"held-out names: {held_out:.2f}", (last, held_out), (last, 2.02),
+                color=theme["text"], ha="right",  # a line joins it to its mark
+                arrowprops={"arrowstyle": "-", "color": theme["text"], "shrinkA": 0,
+                            "shrinkB": 0, "relpos": (1, 0.9), "linewidth": 2})
     ax.set(xlim=(1, last), ylim=(1.5, 3.8), yticks=(2, 2.5, 3, 3.5))
     ax.set_xticks((1, last // 2, last), ("step 1", f"{last // 2:,}", f"{last:,}"))
     for label, side in zip(ax.get_xticklabels(), ("left", "center", "right")):
