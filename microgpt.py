@@ -26,8 +26,8 @@ def build_vocab(docs):
 
 def split_docs(docs):
     """Split shuffled documents into training documents and up to 200 held-out ones."""
-    # The model never trains on the last tenth of the documents. How well it predicts
-    # some of these shows whether it learns how names are formed or only memorizes them.
+    # A run does not train on the last tenth. How well the model predicts some of these
+    # documents shows whether it learns how names are formed or only memorizes them.
     num_train = len(docs) - len(docs) // 10
     seen = set(docs[:num_train])  # a name that is in both parts is not held out
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
@@ -35,7 +35,7 @@ def split_docs(docs):
 def tokenize(doc, chars, block_size):
     """'ana' -> [26, 0, 13, 0, 26] for a-z, cut to block_size + 1 tokens if longer."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
-    bos = len(chars)
+    bos = len(chars)  # the next id after those of the characters
     return [bos, *map(chars.index, doc), bos][:block_size + 1]  # last: only a target
 
 # ## 2. Autograd #######################################################################
@@ -107,8 +107,8 @@ class Value:
 @contextlib.contextmanager
 def recording():
     """`with recording() as tape:` lists new nodes as they are made, children first."""
-    # If backward() had to search for this order, training would take 1.5 times as long.
-    Value.tape = tape = []  # shared by all threads, so only one may record at a time
+    # If backward() had to search for this order, training would take 1.6 times as long.
+    Value.tape = tape = []  # Value() appends to it; only one thread may record
     try:
         yield tape  # here, the with block runs
         require(Value.tape is tape, "two threads must not train at the same time")
@@ -166,7 +166,7 @@ def linear(x, w):
 
 def softmax(logits):
     """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
-    largest = max(logit.data for logit in logits)
+    largest = max(logit.data for logit in logits)  # a plain number: it cancels out
     exps = [(logit - largest).exp() for logit in logits]  # no overflow, same ratios
     total = sum(exps)
     return [e / total for e in exps]
@@ -174,7 +174,7 @@ def softmax(logits):
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
     scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents division by zero
-    return [xi * scale for xi in x]  # size about 1, so no layer gets a huge or tiny x
+    return [xi * scale for xi in x]  # so attention and MLP get no huge or tiny x
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
@@ -187,11 +187,11 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     # Later tokens are not in these lists yet, so the model cannot peek at its target,
     # even in training (other code uses a "causal mask"). The lists form a "KV cache".
     head_dim = len(x) // n_head
-    output = []  # each head can seek something different, in its own slice of channels
+    output = []  # each head can seek something different, in its own slice of q, k, v
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A query fits a key if their dot product, the score, is large. Sums of head_dim
-        # terms of random sign grow like sqrt(head_dim). We divide, because large scores
+        # A query fits a key if their dot product is large. Sums of head_dim terms of
+        # random sign grow like sqrt(head_dim). We divide by that, because large scores
         # push weights near 0 or 1, where softmax is flat (its derivatives are near 0).
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
@@ -212,8 +212,8 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # Attention ignores order, so we add a position vector. The sum is small, so it is
-    # scaled to size 1. Later, attention and MLP read scaled copies and add to x itself.
+    # Attention itself ignores order, so we add a position vector. The sum is small, so
+    # it is normalized. Later, attention and MLP read normalized copies and add to x.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -239,8 +239,8 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
     # The gradient from one document is noisy, so m and v are running means of it and of
     # its square (the first two moments). They start at 0. After t equal gradients g, m
-    # is (1 - beta1^t) g, so we divide by the factor. Then a steady gradient, however
-    # small, moves p by learning_rate; one that keeps changing sign hardly moves it.
+    # is (1 - beta1^t) g, so we divide by the factor. A steady gradient, even if small,
+    # then moves p by learning_rate; one that keeps changing sign moves p much less.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -263,7 +263,7 @@ def document_losses(model, tokens):
 def train(model, docs, num_steps=1000, learning_rate=0.01):
     """A generator: each round of `for loss in train(...)` trains on one document."""
     require(docs, "there are no documents to train on")
-    m, v = [0.0] * len(model.params), [0.0] * len(model.params)
+    m, v = [0.0] * len(model.params), [0.0] * len(model.params)  # Adam's running means
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
         with recording() as tape:  # 1. Forward pass. The tape lists its nodes.
@@ -305,8 +305,8 @@ def generate(model, rng, temperature=0.5, prompt=""):
         if token_id == tokens[0]: break  # BOS: the document is complete
         tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
-# GPT-2 (2019) is much larger, has pieces of words as tokens, and was trained on many
-# documents at once. The README lists the differences. Next, read nanoGPT (PyTorch).
+# GPT-2 (2019) is much larger, has words and pieces of words as tokens, and was trained
+# on many documents at once. The README lists the differences. Next: nanoGPT (PyTorch).
 
 # ## 8. The command line ###############################################################
 # run() is the whole program in brief. Its flags, files, and messages follow.
