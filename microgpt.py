@@ -36,7 +36,7 @@ def tokenize(doc, chars, block_size):
     """'ana' -> [26, 0, 13, 0, 26] for a-z, cut to block_size + 1 tokens if longer."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)  # the next id after those of the characters
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # last: only a target
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # last is never an input
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
@@ -45,7 +45,7 @@ def tokenize(doc, chars, block_size):
 # graph from parameters to loss: each one keeps its children, the Values it was computed
 # from. A child affects the loss through every node that uses it, so dloss/dchild is the
 # sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it from
-# the loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
+# loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
 
 class Value:
     """A number that knows how it was computed, and its gradient."""
@@ -83,7 +83,7 @@ class Value:
         # A node's gradient is complete once every node that uses it has contributed.
         # So we go backward through a list in which each node comes after its children.
         order = order or self.topological_order()  # train() passes its tape as order
-        # Leaves are not in the list: their gradients add up until train() zeroes them.
+        # Leaves are not in the list: they may sum several losses; train() zeroes them.
         for node in order: node.grad = 0.0  # in case backward() has run before
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
@@ -92,8 +92,8 @@ class Value:
                 child.grad += local_grad * grad  # += sums all uses (two in a * a)
     def topological_order(self):
         """Depth-first search: list each node, except leaves, after its children."""
-        # Recursively, visit(node) would visit its children, then list node. That could
-        # go too deep: our stack has (node, False) for "visit", (node, True) for "list".
+        # It does not use recursion, whose depth is limited: (node, False) on the stack
+        # means "visit the children first", and (node, True) means "now append node".
         order, visited, stack = [], set(), [(self, False)]
         while stack:
             node, children_visited = stack.pop()
@@ -106,8 +106,7 @@ class Value:
 
 @contextlib.contextmanager
 def recording():
-    """`with recording() as tape:` lists new nodes as they are made, children first."""
-    # If backward() had to search for this order, training would take 1.6 times as long.
+    """List new nodes, children first. With a search, training takes 60% longer."""
     Value.tape = tape = []  # Value() appends to it; only one thread may record
     try:
         yield tape  # here, the with block runs
@@ -124,7 +123,7 @@ def dot(x, w):
 
 # ## 3. Parameters #####################################################################
 # All that the model learns is stored in its parameters, which form matrices. They start
-# out small, so that all tokens are about equally likely at first, and random, because
+# out small, so that all scores are near 0 and no token is favored, and random, because
 # parameters that start equal and are used alike get equal gradients and stay equal.
 
 def matrix(n_out, n_in, rng):
@@ -139,7 +138,7 @@ class Model:
         self.n_embd = n_embd          # a token becomes x: n_embd numbers ("channels")
         self.n_layer = n_layer        # how many layers, each of which refines x
         self.n_head = n_head          # how many parts (heads) attention is split into
-        self.block_size = block_size  # the context length: how many tokens it can read
+        self.block_size = block_size  # context length: how many tokens gpt() can read
         w = self.state_dict = {}
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> a vector
         w["wpe"] = matrix(block_size, n_embd, rng)          # position -> a vector
@@ -212,8 +211,8 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # Attention itself ignores order, so we add a position vector. The sum is small, so
-    # it is normalized. Later, attention and MLP read normalized copies and add to x.
+    # Attention itself ignores order, so we add a position vector. The sum is small, and
+    # normalizing helps. Below, attention and MLP read normalized copies and add to x.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -238,9 +237,9 @@ def cross_entropy(logits, target):
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
     # The gradient from one document is noisy, so m and v are running means of it and of
-    # its square (the first two moments). They start at 0. After t equal gradients g, m
-    # is (1 - beta1^t) g, so we divide by the factor. A steady gradient, even if small,
-    # then moves p by learning_rate; one that keeps changing sign moves p much less.
+    # its square (the first two moments). They start at 0: after t equal gradients g, m
+    # is (1 - beta1^t) g, so we divide by the factor. A steady g has m_hat / sqrt(v_hat)
+    # near 1 or -1, so p moves by learning_rate; if g keeps changing sign, p moves less.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -253,12 +252,14 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
 # Each step computes a document's mean loss, then all gradients, then Adam's update.
 
 def document_losses(model, tokens):
-    """A generator: [n + 1] tokens -> n losses, one for each token after the first."""
+    """[n + 1] tokens -> [n] losses, one for each token after the first."""
     keys = [[] for _ in range(model.n_layer)]  # gpt() appends a row for each token
     values = [[] for _ in range(model.n_layer)]
-    for pos_id, token_id in enumerate(tokens[:-1]):
+    losses = []
+    for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:])):
         logits = gpt(token_id, pos_id, keys, values, model)
-        yield cross_entropy(logits, tokens[pos_id + 1])
+        losses.append(cross_entropy(logits, target))
+    return losses
 
 def train(model, docs, num_steps=1000, learning_rate=0.01):
     """A generator: each round of `for loss in train(...)` trains on one document."""
@@ -267,7 +268,7 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
         with recording() as tape:  # 1. Forward pass. The tape lists its nodes.
-            losses = list(document_losses(model, tokens))
+            losses = document_losses(model, tokens)
             loss = sum(losses) / len(losses)
         # 2. Backward pass. It adds to the parameters' gradients, so we zero them first.
         for p in model.params: p.grad = 0.0
@@ -293,20 +294,19 @@ def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation, at most block_size characters in all."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
     tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
-    temperature = max(temperature, 1e-9)  # so that 0 works: the top token always wins
+    temperature = max(temperature, 1e-9)  # so that 0 takes the likeliest token
     keys = [[] for _ in range(model.n_layer)]
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id < len(prompt): continue  # gpt() has read it; the next token is given
-        # A temperature below 1 widens the gaps between logits: likely tokens win more.
+        if pos_id < len(prompt): continue  # a prompt token comes next: no need to draw
+        # A temperature below 1 widens the gaps between logits and favors likely tokens.
         probs = softmax([logit / temperature for logit in logits])
         token_id = rng.choices(range(len(probs)), weights=[p.data for p in probs])[0]
         if token_id == tokens[0]: break  # BOS: the document is complete
         tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
-# GPT-2 (2019) is much larger, has words and pieces of words as tokens, and was trained
-# on many documents at once. The README lists the differences. Next: nanoGPT (PyTorch).
+# GPT-2 is much larger, and its tokens are pieces of words: see README. Next: nanoGPT.
 
 # ## 8. The command line ###############################################################
 # run() is the whole program in brief. Its flags, files, and messages follow.

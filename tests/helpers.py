@@ -33,7 +33,7 @@ def empty_cache(model):
 def forward(model, tokens):
     """The mean loss over a document, and the tape, as in train()."""
     with recording() as tape:
-        losses = list(document_losses(model, tokens))
+        losses = document_losses(model, tokens)
         loss = sum(losses) / len(losses)
     return loss, tape
 

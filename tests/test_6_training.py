@@ -323,7 +323,7 @@ def test_after_an_exception_nothing_is_recorded_and_training_can_go_on(
     real = microgpt.document_losses
 
     def interrupted(*args):
-        list(real(*args))
+        real(*args)
         raise error
 
     monkeypatch.setattr(microgpt, "document_losses", interrupted)
@@ -351,9 +351,9 @@ def test_a_recording_inside_another_one_makes_the_outer_one_fail(
 
     def nested(model, tokens):
         monkeypatch.setattr(microgpt, "document_losses", real)
-        losses = [] if inner_first else list(real(model, tokens))
+        losses = [] if inner_first else real(model, tokens)
         inner.extend(train(inner_model, ["bc"], num_steps=1))
-        return losses or list(real(model, tokens))
+        return losses or real(model, tokens)
 
     monkeypatch.setattr(microgpt, "document_losses", nested)
     with pytest.raises(OVERLAP, match="thread"):
@@ -384,7 +384,7 @@ def test_when_two_threads_overlap_the_one_that_ends_last_fails_as_well(monkeypat
         else:
             two_has_begun.set()
             assert one_has_ended.wait(30)
-        return list(real(model, tokens))
+        return real(model, tokens)
 
     monkeypatch.setattr(microgpt, "document_losses", meet)
     with pytest.raises(OVERLAP, match="thread"):
@@ -457,7 +457,7 @@ def test_the_graph_of_a_step_is_freed_before_the_next_one_is_built(
 
     def count(model, tokens):
         alive.append(count_values())
-        losses = list(real(model, tokens))
+        losses = real(model, tokens)
         assert count_values() > alive[-1] + 500  # the graph
         return losses
 
