@@ -41,8 +41,8 @@ def tokenize(doc, chars, block_size):
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
 # is one number that says how wrong the predictions are. To reduce the loss, we need its
-# derivative with respect to each parameter: that parameter's gradient. Values form a
-# graph from parameters to loss: each one keeps its children, the Values it was computed
+# derivative with respect to each parameter: that parameter's gradient. Values are nodes
+# of a graph from parameters to loss; each keeps its children, the ones it was computed
 # from. A child affects the loss through every node that uses it, so dloss/dchild is the
 # sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it from
 # loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
@@ -82,8 +82,8 @@ class Value:
         """Called on the loss: add dloss/dleaf to the gradient of each leaf below it."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we go backward through a list in which each node comes after its children.
-        order = order or self.topological_order()  # train() passes its tape as order
-        # Leaves are not in the list: they may sum several losses; train() zeroes them.
+        order = order or self.topological_order()  # or the tape: the order of creation
+        # Leaves are not in the list: their gradients add up over calls, until zeroed.
         for node in order: node.grad = 0.0  # in case backward() has run before
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
@@ -92,7 +92,7 @@ class Value:
                 child.grad += local_grad * grad  # += sums all uses (two in a * a)
     def topological_order(self):
         """Depth-first search: list each node, except leaves, after its children."""
-        # It does not use recursion, whose depth is limited: (node, False) on the stack
+        # It has a stack of its own, as recursion depth is limited: (node, False) there
         # means "visit the children first", and (node, True) means "now append node".
         order, visited, stack = [], set(), [(self, False)]
         while stack:
@@ -106,7 +106,7 @@ class Value:
 
 @contextlib.contextmanager
 def recording():
-    """List new nodes, children first. With a search, training takes 60% longer."""
+    """List new nodes, children first. (A search would cost 60% more time.)"""
     Value.tape = tape = []  # Value() appends to it; only one thread may record
     try:
         yield tape  # here, the with block runs
@@ -165,7 +165,7 @@ def linear(x, w):
 
 def softmax(logits):
     """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
-    largest = max(logit.data for logit in logits)  # a plain number: it cancels out
+    largest = max(logit.data for logit in logits)  # a plain number, as it cancels out
     exps = [(logit - largest).exp() for logit in logits]  # no overflow, same ratios
     total = sum(exps)
     return [e / total for e in exps]
@@ -189,9 +189,9 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can seek something different, in its own slice of q, k, v
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A query fits a key if their dot product is large. Sums of head_dim terms of
-        # random sign grow like sqrt(head_dim). We divide by that, because large scores
-        # push weights near 0 or 1, where softmax is flat (its derivatives are near 0).
+        # A query fits a key if their dot product is large. A sum of n terms of random
+        # sign is about sqrt(n) in size. We divide by that, because large scores push
+        # weights near 0 or 1, where softmax is flat (its derivatives are near 0).
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -211,8 +211,8 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # Attention itself ignores order, so we add a position vector. The sum is small, and
-    # normalizing helps. Below, attention and MLP read normalized copies and add to x.
+    # A mean ignores the order of tokens, so we add a position vector. The sum is small,
+    # so we normalize it. Below, attention and MLP read normalized copies and add to x.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -239,7 +239,7 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     # The gradient from one document is noisy, so m and v are running means of it and of
     # its square (the first two moments). They start at 0: after t equal gradients g, m
     # is (1 - beta1^t) g, so we divide by the factor. A steady g has m_hat / sqrt(v_hat)
-    # near 1 or -1, so p moves by learning_rate; if g keeps changing sign, p moves less.
+    # near 1 or -1: the parameter moves by learning_rate; if g changes sign, by less.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
@@ -294,19 +294,19 @@ def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation, at most block_size characters in all."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
     tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
+    # A temperature below 1 widens the gaps between logits and favors likely tokens.
     temperature = max(temperature, 1e-9)  # so that 0 takes the likeliest token
     keys = [[] for _ in range(model.n_layer)]
     values = [[] for _ in range(model.n_layer)]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
         if pos_id < len(prompt): continue  # a prompt token comes next: no need to draw
-        # A temperature below 1 widens the gaps between logits and favors likely tokens.
         probs = softmax([logit / temperature for logit in logits])
         token_id = rng.choices(range(len(probs)), weights=[p.data for p in probs])[0]
         if token_id == tokens[0]: break  # BOS: the document is complete
         tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
-# GPT-2 is much larger, and its tokens are pieces of words: see README. Next: nanoGPT.
+# GPT-2 is much larger; its tokens are pieces of words (see README). Read nanoGPT next.
 
 # ## 8. The command line ###############################################################
 # run() is the whole program in brief. Its flags, files, and messages follow.
