@@ -4,7 +4,6 @@ Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. Below
 a list of n numbers, and [n_out][n_in] is a matrix: n_out rows of n_in numbers each.
 """
 import contextlib, math, operator
-
 def require(condition, message):
     """Raise ValueError with the message unless the condition holds."""
     if not condition: raise ValueError(message)
@@ -106,7 +105,8 @@ class Value:
 
 @contextlib.contextmanager
 def recording():
-    """List new nodes, children first. (A search would cost 60% more time.)"""
+    """`with recording() as tape:` lists new nodes as they are made, children first."""
+    # If backward() had to search for this order, training would take 60% longer.
     Value.tape = tape = []  # Value() appends to it; only one thread may record
     try:
         yield tape  # here, the with block runs
@@ -189,9 +189,9 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can seek something different, in its own slice of q, k, v
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A query fits a key if their dot product is large. A sum of n terms of random
-        # sign is about sqrt(n) in size. We divide by that, because large scores push
-        # weights near 0 or 1, where softmax is flat (its derivatives are near 0).
+        # A query fits a key if their dot product is large. Sums of head_dim terms of
+        # random sign grow like sqrt(head_dim). We divide by that, because large scores
+        # push weights near 0 or 1, where softmax is flat (its derivatives are near 0).
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -201,7 +201,7 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
     # A nonlinearity is needed: without it, two matrices could do no more than one.
-    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ** 2 helps big models
+    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ** 2 is optional here
 
 def add(x, y):
     """[n], [n] -> [n]: the sum of two vectors."""
@@ -211,8 +211,8 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # A mean ignores the order of tokens, so we add a position vector. The sum is small,
-    # so we normalize it. Below, attention and MLP read normalized copies and add to x.
+    # Attention takes a mean, which ignores order, so we add a position vector. The sum
+    # is as small as what is added to it below, so we normalize it (below, only copies).
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -222,8 +222,8 @@ def gpt(token_id, pos_id, keys, values, model):
 
 # ## 5. Loss and Adam ##################################################################
 # The loss for a token is the surprise -log(p), where p is the probability that the
-# model gave it. It is 0 if p is 1 and grows as p approaches 0. Guessing among 27 tokens
-# costs log(27) = 3.30 nats (natural logarithm); a loss of 2.3 is as bad as guessing
+# model gave it. It is 0 if p is 1, and surprises add where probabilities multiply.
+# Guessing among 27 tokens costs log(27) = 3.30 nats. A loss of 2.3 is like guessing
 # among e^2.3, or about 10. Gradient descent moves parameters against their gradients.
 
 def cross_entropy(logits, target):
