@@ -81,7 +81,7 @@ class Value:
         """Called on the loss: add dloss/dleaf to the gradient of each leaf below it."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we go backward through a list in which each node comes after its children.
-        order = order or self.topological_order()  # or the tape: the order of creation
+        order = order or self.topological_order()  # order: the tape, if there is one
         # Leaves are not in the list: their gradients add up over calls, until zeroed.
         for node in order: node.grad = 0.0  # in case backward() has run before
         self.grad = 1.0  # dself/dself
@@ -91,8 +91,8 @@ class Value:
                 child.grad += local_grad * grad  # += sums all uses (two in a * a)
     def topological_order(self):
         """Depth-first search: list each node, except leaves, after its children."""
-        # It has a stack of its own, as recursion depth is limited: (node, False) there
-        # means "visit the children first", and (node, True) means "now append node".
+        # As in recursion, but with our own stack, as Python limits recursion depth:
+        # (node, False): visit its children first; (node, True): now append it.
         order, visited, stack = [], set(), [(self, False)]
         while stack:
             node, children_visited = stack.pop()
@@ -201,7 +201,7 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
     # A nonlinearity is needed: without it, two matrices could do no more than one.
-    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ** 2 is optional here
+    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # plain ReLU works, too
 
 def add(x, y):
     """[n], [n] -> [n]: the sum of two vectors."""
@@ -212,7 +212,7 @@ def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
     # Attention takes a mean, which ignores order, so we add a position vector. The sum
-    # is as small as what is added to it below, so we normalize it (below, only copies).
+    # is small, so we normalize it. Later, attention and MLP read normalized copies.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in range(model.n_layer):
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -222,8 +222,8 @@ def gpt(token_id, pos_id, keys, values, model):
 
 # ## 5. Loss and Adam ##################################################################
 # The loss for a token is the surprise -log(p), where p is the probability that the
-# model gave it. It is 0 if p is 1, and surprises add where probabilities multiply.
-# Guessing among 27 tokens costs log(27) = 3.30 nats. A loss of 2.3 is like guessing
+# model gave it. It is 0 if p is 1 and grows as p approaches 0. Guessing among 27 tokens
+# costs log(27) = 3.30 nats (natural logarithm); a loss of 2.3 is as bad as guessing
 # among e^2.3, or about 10. Gradient descent moves parameters against their gradients.
 
 def cross_entropy(logits, target):
@@ -267,7 +267,7 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)  # Adam's running means
     for step in range(num_steps):
         tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        with recording() as tape:  # 1. Forward pass. The tape lists its nodes.
+        with recording() as tape:  # 1. Forward pass. The tape speeds up backward().
             losses = document_losses(model, tokens)
             loss = sum(losses) / len(losses)
         # 2. Backward pass. It adds to the parameters' gradients, so we zero them first.
