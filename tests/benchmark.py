@@ -70,8 +70,7 @@ def usual_script(model, docs, num_steps, free=False):
             del loss  # otherwise it holds the graph until the next loss is assigned
 
 def no_tape(model, docs, num_steps):
-    backward = microgpt.Value.backward
-    microgpt.Value.backward = lambda self, tape: backward(self)  # which searches
+    microgpt.recording = contextlib.nullcontext  # backward(None) searches for an order
     return microgpt.train(model, docs, num_steps)
 
 def no_dot(model, docs, num_steps):

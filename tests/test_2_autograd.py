@@ -9,12 +9,12 @@ import random
 import types
 
 import pytest
-from helpers import check_slopes, recording, slope, values
+from helpers import check_slopes, slope, values
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 import microgpt
-from microgpt import Value, dot
+from microgpt import Value, dot, recording
 
 ordinary = st.floats(-3, 3).filter(lambda x: abs(x) > 0.1)
 positive = st.floats(0.1, 3)
