@@ -238,8 +238,8 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
     # The gradient from one document is noisy, so m and v are running means of it and of
     # its square (the first two moments). They start at 0: after t equal gradients g, m
-    # is (1 - beta1^t) g, so we divide by that. If g is steady, m_hat / sqrt(v_hat)
-    # is near 1 or -1: p moves by learning_rate. If g keeps changing sign, p moves less.
+    # is (1 - beta1^t) g, so we divide it by 1 - beta1^t. If g is steady, the ratio of
+    # m_hat to sqrt(v_hat) is near 1 or -1. If g keeps changing sign, it is near 0.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad
