@@ -24,24 +24,23 @@ def build_vocab(docs):
     return sorted(set("".join(docs)))
 
 def split_docs(docs):
-    """Split shuffled documents into training documents and up to 200 held-out ones."""
-    # A run does not train on the last tenth. How well the model predicts some of these
-    # documents shows whether it learns how names are formed or only memorizes them.
-    num_train = len(docs) - len(docs) // 10
-    seen = set(docs[:num_train])  # a name that is in both parts is not held out
+    """Split shuffled documents: most to train on, up to 200 held out to test on."""
+    num_train = len(docs) - len(docs) // 10  # 200 of the last tenth are enough to test
+    seen = set(docs[:num_train])  # no name in both: memorizing must not help
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z, cut to block_size + 1 tokens if longer."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z, cut off after block_size + 1 tokens."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)  # the next id after those of the characters
-    return [bos, *map(chars.index, doc), bos][:block_size + 1]  # last is never an input
+    # gpt() can read block_size tokens; the last one need not be read, only predicted.
+    return [bos, *map(chars.index, doc), bos][:block_size + 1]
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
-# is one number that says how wrong the predictions are. To reduce the loss, we need its
-# derivative with respect to each parameter: that parameter's gradient. Values are nodes
-# of a graph from parameters to loss; each keeps its children, the ones it was computed
+# is one number that says how wrong the predictions are. To reduce it, we need each
+# parameter's gradient: the derivative of the loss with respect to it. Values are nodes
+# of a graph from parameters to loss; each keeps its children, which it was computed
 # from. A child affects the loss through every node that uses it, so dloss/dchild is the
 # sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it from
 # loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
@@ -49,13 +48,13 @@ def tokenize(doc, chars, block_size):
 class Value:
     """A number that knows how it was computed, and its gradient."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # for speed, recording() (see below) makes it a list of new nodes
+    tape = None  # inside recording() (see below), the list of all nodes made so far
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
         self._children = children  # the Values that self was computed from
         self._local_grads = local_grads  # dself/dchild for each child
-        if children and Value.tape is not None: Value.tape.append(self)  # no leaves
+        if children and Value.tape is not None: Value.tape.append(self)  # not leaves
     def __add__(self, other):  # d(a + b)/da = 1, d(a + b)/db = 1
         if isinstance(other, Value):
             return Value(self.data + other.data, (self, other), (1.0, 1.0))
@@ -67,7 +66,7 @@ class Value:
     def __pow__(self, n):  # d(a^n)/da = n a^(n-1); n is a plain number, not a Value
         return Value(self.data ** n, (self,), (n * self.data ** (n - 1),))
     # d(e^a)/da = e^a, d(log a)/da = 1/a, and d(max(a, 0))/da is 1 if a > 0, otherwise 0
-    def exp(self): return Value(e := math.exp(self.data), (self,), (e,))
+    def exp(self): return Value(math.exp(self.data), (self,), (math.exp(self.data),))
     def log(self): return Value(math.log(self.data), (self,), (1 / self.data,))
     def relu(self): return Value(max(self.data, 0.0), (self,), (float(self.data > 0),))
     def __neg__(self): return self * -1
@@ -77,37 +76,39 @@ class Value:
     def __rsub__(self, other): return -self + other
     def __rtruediv__(self, other): return self ** -1 * other
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
-    def backward(self, order=None):
+
+    def backward(self, tape=None):
         """Called on the loss: add dloss/dleaf to the gradient of each leaf it uses."""
         # A node's gradient is complete once every node that uses it has contributed.
         # So we go backward through a list in which each node comes after its children.
-        order = order or self.topological_order()  # order: the tape, if there is one
-        # Leaves are not in the list: their gradients add up over calls, until zeroed.
+        order = tape or self.topological_order()  # a tape is in such an order already
         for node in order: node.grad = 0.0  # in case backward() has run before
+        # Leaves are not in the list; their gradients add up until a caller zeroes them.
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
-            if (grad := node.grad) == 0: continue  # nothing to contribute
+            if (grad := node.grad) == 0: continue  # nothing to pass on
             for child, local_grad in zip(node._children, node._local_grads):
                 child.grad += local_grad * grad  # += sums all uses (two in a * a)
+
     def topological_order(self):
         """Depth-first search: list each node, except leaves, after its children."""
-        # Python limits the depth of recursion, so this search has a stack of its own.
-        # (node, False) means "visit the children first", (node, True) "append it now".
+        # With recursion, which Python limits in depth, it would be visit(self), where:
+        #     visit(node): if node is new, visit its children, then append node to order
+        # On our stack, (node, False) means "visit node"; (node, True), "append node".
         order, visited, stack = [], set(), [(self, False)]
         while stack:
             node, children_visited = stack.pop()
             if children_visited: order.append(node)
             elif node not in visited:
                 visited.add(node)
-                stack.append((node, True))  # below its children, so popped after them
+                stack.append((node, True))  # under its children, so popped after them
                 stack += [(c, False) for c in node._children if c._children]
         return order
 
 @contextlib.contextmanager
 def recording():
     """`with recording() as tape:` lists new nodes as they are made, children first."""
-    # With a search by backward(), training would take 1.5 to 1.8 times as long.
-    Value.tape = tape = []  # Value() appends to it; only one thread may record
+    Value.tape = tape = []  # the only tape: just one thread at a time may train
     try:
         yield tape  # here, the with block runs
         require(Value.tape is tape, "two threads must not train at the same time")
@@ -122,9 +123,8 @@ def dot(x, w):
     return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
 
 # ## 3. Parameters #####################################################################
-# All that the model learns is stored in its parameters, which form matrices. They start
-# out small, so that all scores are near 0 and no token is favored, and random, because
-# parameters that start equal and are used alike get equal gradients and stay equal.
+# The parameters form matrices. They start small, so that no token is favored at first,
+# and random: equal parameters that are used alike get equal gradients and stay equal.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -136,13 +136,13 @@ class Model:
         require(n_head > 0 and n_embd % n_head == 0, f"{n_head=} must divide {n_embd=}")
         self.chars = chars            # without BOS: vocab_size is len(chars) + 1
         self.n_embd = n_embd          # a token becomes x: n_embd numbers ("channels")
-        self.n_layer = n_layer        # how many layers, each of which refines x
+        self.n_layer, self.layers = n_layer, range(n_layer)  # each layer refines x
         self.n_head = n_head          # how many parts (heads) attention is split into
         self.block_size = block_size  # context length: how many tokens gpt() can read
-        w = self.state_dict = {}
-        w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # token id -> a vector
-        w["wpe"] = matrix(block_size, n_embd, rng)          # position -> a vector
-        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # output: final x -> scores
+        w = self.state_dict = {}  # te, pe: token, position embedding; lm_head: output
+        w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # row i: token i as a vector
+        w["wpe"] = matrix(block_size, n_embd, rng)          # row i: added at position i
+        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # row i . x: token i's score
         for i in range(n_layer):  # attention() and mlp() explain these six
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # query: what x seeks
             w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: how x is found
@@ -165,7 +165,7 @@ def linear(x, w):
 
 def softmax(logits):
     """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
-    largest = max(logit.data for logit in logits)  # a plain number, as it cancels out
+    largest = max(logit.data for logit in logits)  # cancels out: needs no gradient
     exps = [(logit - largest).exp() for logit in logits]  # no overflow, same ratios
     total = sum(exps)
     return [e / total for e in exps]
@@ -189,9 +189,9 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can seek something different, in its own slice of q, k, v
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A query fits a key if their dot product is large. Sums of head_dim terms of
-        # random sign grow like sqrt(head_dim). We divide by that, because large scores
-        # push weights near 0 or 1, where softmax is flat (its derivatives are near 0).
+        # A query fits a key if their dot product is large. A sum of head_dim terms of
+        # random sign is about sqrt(head_dim) in size, so we divide by that. Large
+        # scores would make weights nearly 0 or 1, where they hardly react to changes.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -200,8 +200,8 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
-    # A nonlinearity is needed: without it, two matrices could do no more than one.
-    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # plain ReLU works, too
+    # Without ReLU, two matrices could do no more than one. Squaring was found to help.
+    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)
 
 def add(x, y):
     """[n], [n] -> [n]: the sum of two vectors."""
@@ -211,10 +211,10 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # Attention takes a mean, which ignores order, so we add a position vector. The sum
-    # is small, so we normalize it. Later, attention and MLP read normalized copies.
+    # Attention takes a mean, which ignores order, so we add a position vector. We scale
+    # the small sum to size 1, so that what the layers add to it does not outweigh it.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
-    for i in range(model.n_layer):
+    for i in model.layers:
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
         x = add(x, attention(rmsnorm(x), keys[i], values[i], wq, wk, wv, wo, n_head))
         x = add(x, mlp(rmsnorm(x), w[f"layer{i}.mlp_fc1"], w[f"layer{i}.mlp_fc2"]))
@@ -228,7 +228,7 @@ def gpt(token_id, pos_id, keys, values, model):
 
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
-    # Let z = logits[target] - largest. As in softmax(), p = exp(z) / total, so -log(p)
+    # With z = logits[target] - largest, p = exp(z) / total, as in softmax(). So -log(p)
     # is log(total) - z. In this form, it is finite even if p is rounded to 0.
     largest = max(logit.data for logit in logits)
     total = sum((logit - largest).exp() for logit in logits)
@@ -236,14 +236,14 @@ def cross_entropy(logits, target):
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
-    # The gradient from one document is noisy, so m and v are running means of it and of
-    # its square (the first two moments). They start at 0: after t equal gradients g, m
-    # is (1 - beta1^t) g, so we divide it by 1 - beta1^t. If g is steady, the ratio of
-    # m_hat to sqrt(v_hat) is near 1 or -1. If g keeps changing sign, it is near 0.
+    # One document's gradient g is noisy, so m is a running mean of g; v is one of g^2
+    # (first two moments). They start at 0, too small: if g is the same in t steps, m is
+    # (1 - beta1^t) g. We divide m by 1 - beta1^t, v likewise. Then m_hat / sqrt(v_hat)
+    # is g / |g|: a full step even if g is tiny. If g keeps changing sign, it is near 0.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
-        m[i] = beta1 * m[i] + (1 - beta1) * p.grad
-        v[i] = beta2 * v[i] + (1 - beta2) * p.grad * p.grad
+        m[i] = beta1 * m[i] + (1 - beta1) * p.grad  # by default, 85% old, 15% new
+        v[i] = beta2 * v[i] + (1 - beta2) * p.grad * p.grad  # by default, 99% old
         m_hat = m[i] / correction1
         v_hat = v[i] / correction2
         p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)  # no 0 / 0
@@ -251,59 +251,59 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
 # ## 6. Training loop ##################################################################
 # Each step computes a document's mean loss, then all gradients, then Adam's update.
 
-def document_losses(model, tokens):
-    """[n + 1] tokens -> [n] losses, one for each token after the first."""
-    keys = [[] for _ in range(model.n_layer)]  # gpt() appends a row for each token
-    values = [[] for _ in range(model.n_layer)]
+def document_losses(model, doc):
+    """Return the losses for the tokens of a document, except the first BOS."""
+    tokens = tokenize(doc, model.chars, model.block_size)
+    keys, values = [[] for _ in model.layers], [[] for _ in model.layers]  # none yet
     losses = []
-    for pos_id, (token_id, target) in enumerate(zip(tokens, tokens[1:])):
+    for pos_id in range(len(tokens) - 1):
+        token_id, target = tokens[pos_id], tokens[pos_id + 1]
         logits = gpt(token_id, pos_id, keys, values, model)
         losses.append(cross_entropy(logits, target))
     return losses
 
 def train(model, docs, num_steps=1000, learning_rate=0.01):
-    """A generator: each round of `for loss in train(...)` trains on one document."""
+    """Yield the loss of each step: `for loss in train(model, docs): print(loss)`."""
     require(docs, "there are no documents to train on")
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)  # Adam's running means
     for step in range(num_steps):
-        tokens = tokenize(docs[step % len(docs)], model.chars, model.block_size)
-        with recording() as tape:  # 1. Forward pass. The tape speeds up backward().
-            losses = document_losses(model, tokens)
+        doc = docs[step % len(docs)]
+        # 1. Forward pass. The tape of its nodes saves a third of the step's time.
+        with recording() as tape:
+            losses = document_losses(model, doc)
             loss = sum(losses) / len(losses)
         # 2. Backward pass. It adds to the parameters' gradients, so we zero them first.
         for p in model.params: p.grad = 0.0
         loss.backward(tape)
         # 3. Update. The learning rate decays linearly toward 0, so training can settle.
         adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
-        yield loss.data  # to the caller's for loop, which can print it
+        yield loss.data  # here, the caller's loop runs: it can print or stop
         del loss, losses, tape  # frees the graph before the next step builds another
 
 def mean_loss(model, docs):
     """Return the mean loss per token over all documents, in nats, without training."""
     require(docs, "there are no documents to measure the loss on")
-    token_lists = (tokenize(doc, model.chars, model.block_size) for doc in docs)
-    losses = [loss.data for t in token_lists for loss in document_losses(model, t)]
+    losses = [loss.data for doc in docs for loss in document_losses(model, doc)]
     return sum(losses) / len(losses)
 
 # ## 7. Inference loop #################################################################
 # To invent a name, we ask the model what follows BOS, draw a token from the predicted
 # probabilities, make it the next input, and so on until BOS is drawn. In training, the
-# next input comes from the data; here it is the model's own choice. Nothing is learned.
+# next input comes from the data; here (after a prompt) it is the model's own choice.
 
 def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation, at most block_size characters in all."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
     tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
-    # A temperature below 1 widens the gaps between logits and favors likely tokens.
-    temperature = max(temperature, 1e-9)  # so that 0 takes the likeliest token
-    keys = [[] for _ in range(model.n_layer)]
-    values = [[] for _ in range(model.n_layer)]
+    keys, values = [[] for _ in model.layers], [[] for _ in model.layers]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id < len(prompt): continue  # a prompt token comes next: no need to draw
-        probs = softmax([logit / temperature for logit in logits])
+        if pos_id + 1 < len(tokens): continue  # the prompt already gives the next token
+        # A temperature below 1 widens the gaps between logits: likely tokens gain, and
+        # names vary less. At (almost) 0, the top token always wins.
+        probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
         token_id = rng.choices(range(len(probs)), weights=[p.data for p in probs])[0]
-        if token_id == tokens[0]: break  # BOS: the document is complete
+        if token_id == len(model.chars): break  # BOS: the document is complete
         tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
 # The README lists how GPT-2 differs from this model. To go on, read nanoGPT (PyTorch).

@@ -3,7 +3,7 @@
 import math
 import random
 
-from microgpt import Model, Value, document_losses, recording
+from microgpt import Model, Value, document_losses, recording, tokenize
 
 
 def values(numbers):
@@ -30,10 +30,17 @@ def empty_cache(model):
     return [[] for _ in range(model.n_layer)], [[] for _ in range(model.n_layer)]
 
 
+def document(model, tokens):
+    """The document that tokenize() turns into these tokens."""
+    doc = "".join(model.chars[token] for token in tokens if token < len(model.chars))
+    assert tokenize(doc, model.chars, model.block_size) == tokens
+    return doc
+
+
 def forward(model, tokens):
     """The mean loss over a document, and the tape, as in train()."""
     with recording() as tape:
-        losses = document_losses(model, tokens)
+        losses = document_losses(model, document(model, tokens))
         loss = sum(losses) / len(losses)
     return loss, tape
 
@@ -61,7 +68,7 @@ def flat(matrices):
 
 def mean_document_loss(model, tokens):
     """The mean loss of one document, a float, computed without recording a tape."""
-    losses = [loss.data for loss in document_losses(model, tokens)]
+    losses = [loss.data for loss in document_losses(model, document(model, tokens))]
     return sum(losses) / len(losses)
 
 
