@@ -10,7 +10,7 @@ def require(condition, message):
 
 # ## 1. Data and tokens ################################################################
 # A language model predicts each token (the target) of a text from the ones before it.
-# Our text is a list of documents, each a name; its tokens are characters, represented
+# Our text is a list of documents, each a name; the tokens are characters, represented
 # by integers called ids. One more token, BOS ("beginning of sequence"), marks both ends
 # of a document. When the model predicts the second BOS, the document is complete.
 
@@ -25,7 +25,7 @@ def build_vocab(docs):
 
 def split_docs(docs):
     """Split shuffled documents: most to train on, up to 200 held out to test on."""
-    num_train = len(docs) - len(docs) // 10  # 200 of the last tenth are enough to test
+    num_train = len(docs) - len(docs) // 10  # testing on 200 of the last tenth suffices
     seen = set(docs[:num_train])  # no name in both: memorizing must not help
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
@@ -33,22 +33,22 @@ def tokenize(doc, chars, block_size):
     """'ana' -> [26, 0, 13, 0, 26] for a-z, cut off after block_size + 1 tokens."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)  # the next id after those of the characters
-    # gpt() can read block_size tokens; the last one need not be read, only predicted.
+    # gpt() can read only block_size tokens; one more is predicted but never read.
     return [bos, *map(chars.index, doc), bos][:block_size + 1]
 
 # ## 2. Autograd #######################################################################
 # The model is a function with thousands of adjustable numbers, its parameters. The loss
 # is one number that says how wrong the predictions are. To reduce it, we need each
-# parameter's gradient: the derivative of the loss with respect to it. Values are nodes
-# of a graph from parameters to loss; each keeps its children, which it was computed
-# from. A child affects the loss through every node that uses it, so dloss/dchild is the
-# sum of dloss/dnode * dnode/dchild over these nodes (the chain rule). Applying it from
+# parameter's gradient: the derivative of the loss with respect to that parameter. Each
+# Value is a node of a graph from parameters to loss; its children are the Values used
+# to compute it. A child affects the loss through all nodes that use it, so dloss/dchild
+# is the sum of dloss/dnode * dnode/dchild over them (the chain rule). Applying it from
 # loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
 
 class Value:
-    """A number that knows how it was computed, and its gradient."""
+    """A number that knows how it was computed and what its gradient is."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # inside recording() (see below), the list of all nodes made so far
+    tape = None  # in recording(), the list of new nodes: saves backward() a search
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
@@ -78,12 +78,12 @@ class Value:
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, tape=None):
-        """Called on the loss: add dloss/dleaf to the gradient of each leaf it uses."""
-        # A node's gradient is complete once every node that uses it has contributed.
+        """If self is the loss, add dloss/dleaf to the gradient of each leaf it uses."""
+        # A node's gradient is complete once all uses of the node have contributed.
         # So we go backward through a list in which each node comes after its children.
         order = tape or self.topological_order()  # a tape is in such an order already
         for node in order: node.grad = 0.0  # in case backward() has run before
-        # Leaves are not in the list; their gradients add up until a caller zeroes them.
+        # Leaves pass nothing on and are not listed; their gradients add up over calls.
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
             if (grad := node.grad) == 0: continue  # nothing to pass on
@@ -92,7 +92,7 @@ class Value:
 
     def topological_order(self):
         """Depth-first search: list each node, except leaves, after its children."""
-        # With recursion, which Python limits in depth, it would be visit(self), where:
+        # With recursion, whose depth Python limits, we would call visit(self), where:
         #     visit(node): if node is new, visit its children, then append node to order
         # On our stack, (node, False) means "visit node"; (node, True), "append node".
         order, visited, stack = [], set(), [(self, False)]
@@ -108,7 +108,7 @@ class Value:
 @contextlib.contextmanager
 def recording():
     """`with recording() as tape:` lists new nodes as they are made, children first."""
-    Value.tape = tape = []  # the only tape: just one thread at a time may train
+    Value.tape = tape = []  # the only tape: if you use threads, train in just one
     try:
         yield tape  # here, the with block runs
         require(Value.tape is tape, "two threads must not train at the same time")
@@ -116,14 +116,14 @@ def recording():
 
 def dot(x, w):
     """Two lists, [n] and [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
-    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. One node has 2n children (x + w
-    # joins lists). With 2n nodes for * and +, training takes 4 to 5 times as long.
+    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. Our one node has 2n children (x + w
+    # joins lists). With 2n nodes for * and +, training would take 4 to 5 times as long.
     if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
     x_data, w_data = [xi.data for xi in x], [wi.data for wi in w]
     return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
 
 # ## 3. Parameters #####################################################################
-# The parameters form matrices. They start small, so that no token is favored at first,
+# All parameters are in matrices and start small, so that no token is favored at first,
 # and random: equal parameters that are used alike get equal gradients and stay equal.
 
 def matrix(n_out, n_in, rng):
@@ -139,7 +139,7 @@ class Model:
         self.n_layer, self.layers = n_layer, range(n_layer)  # each layer refines x
         self.n_head = n_head          # how many parts (heads) attention is split into
         self.block_size = block_size  # context length: how many tokens gpt() can read
-        w = self.state_dict = {}  # te, pe: token, position embedding; lm_head: output
+        w = self.state_dict = {}  # wte, wpe: token, position embedding; lm_head: output
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # row i: token i as a vector
         w["wpe"] = matrix(block_size, n_embd, rng)          # row i: added at position i
         w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # row i . x: token i's score
@@ -173,13 +173,13 @@ def softmax(logits):
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
     scale = (dot(x, x) / len(x) + 1e-5) ** -0.5  # 1e-5 prevents division by zero
-    return [xi * scale for xi in x]  # so attention and MLP get no huge or tiny x
+    return [xi * scale for xi in x]  # so attention and the MLP get no huge or tiny x
 
 def attention(x, keys, values, wq, wk, wv, wo, n_head):
     """[n_embd] -> [n_embd]; also append this token's key and value to the two lists."""
     # Tokens share information only here (Vaswani et al., 2017). Each has a query (what
-    # it seeks), a key (how it is found), and a value (what it offers). It gets the mean
-    # of the values so far, weighted by how well its query fits each token's key.
+    # it seeks), a key (how it is found), and a value (what it offers). Each gets the
+    # mean of the values so far, weighted by how well its query fits each token's key.
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
@@ -191,7 +191,7 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
         head = slice(start, start + head_dim)
         # A query fits a key if their dot product is large. A sum of head_dim terms of
         # random sign is about sqrt(head_dim) in size, so we divide by that. Large
-        # scores would make weights nearly 0 or 1, where they hardly react to changes.
+        # scores would make weights nearly 0 or 1, where their derivatives are nearly 0.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -211,8 +211,8 @@ def add(x, y):
 def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
-    # Attention takes a mean, which ignores order, so we add a position vector. We scale
-    # the small sum to size 1, so that what the layers add to it does not outweigh it.
+    # Attention takes a mean, which ignores order, so we add a position vector to the
+    # token's, and scale the small sum to size 1, so that the layers do not outweigh it.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in model.layers:
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -221,14 +221,14 @@ def gpt(token_id, pos_id, keys, values, model):
     return linear(x, w["lm_head"])  # GPT-2 normalizes x first; here, this does not help
 
 # ## 5. Loss and Adam ##################################################################
-# The loss for a token is the surprise -log(p), where p is the probability that the
-# model gave it. It is 0 if p is 1 and grows as p approaches 0. Guessing among 27 tokens
-# costs log(27) = 3.30 nats (natural logarithm); a loss of 2.3 is as bad as guessing
-# among e^2.3, or about 10. Gradient descent moves parameters against their gradients.
+# The loss for a token to which the model gave probability p is the surprise, -log(p).
+# The loss is 0 if p is 1 and grows as p approaches 0. Guessing among 27 tokens costs
+# log(27) = 3.30 nats (natural logarithm); a loss of 2.3 is as bad as guessing among
+# e^2.3, or about 10. Gradient descent moves parameters against their gradients.
 
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
-    # With z = logits[target] - largest, p = exp(z) / total, as in softmax(). So -log(p)
+    # If z is logits[target] - largest, p is exp(z) / total, as in softmax(). So -log(p)
     # is log(total) - z. In this form, it is finite even if p is rounded to 0.
     largest = max(logit.data for logit in logits)
     total = sum((logit - largest).exp() for logit in logits)
@@ -237,9 +237,9 @@ def cross_entropy(logits, target):
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
     # One document's gradient g is noisy, so m is a running mean of g; v is one of g^2
-    # (first two moments). They start at 0, too small: if g is the same in t steps, m is
+    # (the first two moments). Both start at 0, too small: if g never changes, m is
     # (1 - beta1^t) g. We divide m by 1 - beta1^t, v likewise. Then m_hat / sqrt(v_hat)
-    # is g / |g|: a full step even if g is tiny. If g keeps changing sign, it is near 0.
+    # is g / |g|, a full step even if g is tiny, but near 0 if g keeps changing sign.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad  # by default, 85% old, 15% new
@@ -252,7 +252,7 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
 # Each step computes a document's mean loss, then all gradients, then Adam's update.
 
 def document_losses(model, doc):
-    """Return the losses for the tokens of a document, except the first BOS."""
+    """Return the loss for each token of a document except the first BOS."""
     tokens = tokenize(doc, model.chars, model.block_size)
     keys, values = [[] for _ in model.layers], [[] for _ in model.layers]  # none yet
     losses = []
@@ -268,7 +268,7 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)  # Adam's running means
     for step in range(num_steps):
         doc = docs[step % len(docs)]
-        # 1. Forward pass. The tape of its nodes saves a third of the step's time.
+        # 1. Forward pass. Recording its nodes on a tape saves a third of a step's time.
         with recording() as tape:
             losses = document_losses(model, doc)
             loss = sum(losses) / len(losses)
@@ -281,7 +281,7 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
         del loss, losses, tape  # frees the graph before the next step builds another
 
 def mean_loss(model, docs):
-    """Return the mean loss per token over all documents, in nats, without training."""
+    """Return the mean loss per token over all documents, in nats, and train nothing."""
     require(docs, "there are no documents to measure the loss on")
     losses = [loss.data for doc in docs for loss in document_losses(model, doc)]
     return sum(losses) / len(losses)
@@ -289,7 +289,7 @@ def mean_loss(model, docs):
 # ## 7. Inference loop #################################################################
 # To invent a name, we ask the model what follows BOS, draw a token from the predicted
 # probabilities, make it the next input, and so on until BOS is drawn. In training, the
-# next input comes from the data; here (after a prompt) it is the model's own choice.
+# next input comes from the data; here (after any prompt) it is the model's own choice.
 
 def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation, at most block_size characters in all."""
@@ -298,7 +298,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
     keys, values = [[] for _ in model.layers], [[] for _ in model.layers]
     for pos_id in range(model.block_size):
         logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id + 1 < len(tokens): continue  # the prompt already gives the next token
+        if pos_id + 1 < len(tokens): continue  # prompt: gpt() only fills keys, values
         # A temperature below 1 widens the gaps between logits: likely tokens gain, and
         # names vary less. At (almost) 0, the top token always wins.
         probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
@@ -306,7 +306,7 @@ def generate(model, rng, temperature=0.5, prompt=""):
         if token_id == len(model.chars): break  # BOS: the document is complete
         tokens.append(token_id)
     return "".join(model.chars[token_id] for token_id in tokens[1:])
-# The README lists how GPT-2 differs from this model. To go on, read nanoGPT (PyTorch).
+# The README tells how GPT-2 differs from this model. To go on, read nanoGPT (PyTorch).
 
 # ## 8. The command line ###############################################################
 # run() is the whole program in brief. Its flags, files, and messages follow.
