@@ -200,8 +200,8 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
-    # Without ReLU, two matrices could do no more than one. Squaring was found to help.
-    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)
+    # Without a nonlinearity, two matrices could do no more than one.
+    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ReLU works as well
 
 def add(x, y):
     """[n], [n] -> [n]: the sum of two vectors."""
