@@ -24,8 +24,8 @@ def build_vocab(docs):
     return sorted(set("".join(docs)))
 
 def split_docs(docs):
-    """Split shuffled documents: most to train on, up to 200 held out to test on."""
-    num_train = len(docs) - len(docs) // 10  # testing on 200 of the last tenth suffices
+    """Split shuffled documents: 90% to train on, up to 200 of the rest to test on."""
+    num_train = len(docs) - len(docs) // 10
     seen = set(docs[:num_train])  # no name in both: memorizing must not help
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
@@ -48,27 +48,25 @@ def tokenize(doc, chars, block_size):
 class Value:
     """A number that knows how it was computed and what its gradient is."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # in recording(), the list of new nodes: saves backward() a search
+    tape = None  # for speed only: recording(), in section 6, lists new nodes here
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
         self._children = children  # the Values that self was computed from
         self._local_grads = local_grads  # dself/dchild for each child
-        if children and Value.tape is not None: Value.tape.append(self)  # not leaves
+        if children and Value.tape is not None: Value.tape.append(self)
     def __add__(self, other):  # d(a + b)/da = 1, d(a + b)/db = 1
-        if isinstance(other, Value):
-            return Value(self.data + other.data, (self, other), (1.0, 1.0))
-        return Value(self.data + other, (self,), (1.0,))  # other is a plain number
+        if not isinstance(other, Value): other = Value(other)
+        return Value(self.data + other.data, (self, other), (1.0, 1.0))
     def __mul__(self, other):  # d(a b)/da = b, d(a b)/db = a
-        if isinstance(other, Value):
-            return Value(self.data * other.data, (self, other), (other.data, self.data))
-        return Value(self.data * other, (self,), (other,))
+        if not isinstance(other, Value): other = Value(other)
+        return Value(self.data * other.data, (self, other), (other.data, self.data))
     def __pow__(self, n):  # d(a^n)/da = n a^(n-1); n is a plain number, not a Value
         return Value(self.data ** n, (self,), (n * self.data ** (n - 1),))
-    # d(e^a)/da = e^a, d(log a)/da = 1/a, and d(max(a, 0))/da is 1 if a > 0, otherwise 0
     def exp(self): return Value(math.exp(self.data), (self,), (math.exp(self.data),))
     def log(self): return Value(math.log(self.data), (self,), (1 / self.data,))
-    def relu(self): return Value(max(self.data, 0.0), (self,), (float(self.data > 0),))
+    def relu(self):  # d(max(a, 0))/da is 1 if a > 0, otherwise 0
+        return Value(max(self.data, 0.0), (self,), (1.0,) if self.data > 0 else (0.0,))
     def __neg__(self): return self * -1
     def __sub__(self, other): return self + -other
     def __truediv__(self, other): return self * other ** -1
@@ -77,42 +75,32 @@ class Value:
     def __rtruediv__(self, other): return self ** -1 * other
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
-    def backward(self, tape=None):
+    def backward(self, order=None):
         """If self is the loss, add dloss/dleaf to the gradient of each leaf it uses."""
-        # A node's gradient is complete once all uses of the node have contributed.
-        # So we go backward through a list in which each node comes after its children.
-        order = tape or self.topological_order()  # a tape is in such an order already
-        for node in order: node.grad = 0.0  # in case backward() has run before
-        # Leaves pass nothing on and are not listed; their gradients add up over calls.
+        # A node's gradient is complete once all nodes that use it have contributed. So
+        # we go backward through a list in which each node comes after its children.
+        order = order or self.topological_order()  # train() has one ready
+        # Leaves are not listed: each call adds to their gradients until train() resets.
+        for node in order: node.grad = 0.0  # forget any earlier backward() through node
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
-            if (grad := node.grad) == 0: continue  # nothing to pass on
+            if (grad := node.grad) == 0: continue  # nothing to pass on: saves time
             for child, local_grad in zip(node._children, node._local_grads):
                 child.grad += local_grad * grad  # += sums all uses (two in a * a)
 
     def topological_order(self):
-        """Depth-first search: list each node, except leaves, after its children."""
-        # With recursion, whose depth Python limits, we would call visit(self), where:
-        #     visit(node): if node is new, visit its children, then append node to order
-        # On our stack, (node, False) means "visit node"; (node, True), "append node".
+        """List self and the nodes it depends on, except leaves, children first."""
+        # By recursion: visit(node) = mark it, visit its children, order.append(node).
+        # Python limits recursion, so a stack holds (node, children visited?) instead.
         order, visited, stack = [], set(), [(self, False)]
         while stack:
             node, children_visited = stack.pop()
             if children_visited: order.append(node)
             elif node not in visited:
                 visited.add(node)
-                stack.append((node, True))  # under its children, so popped after them
+                stack.append((node, True))  # popped again after its children:
                 stack += [(c, False) for c in node._children if c._children]
         return order
-
-@contextlib.contextmanager
-def recording():
-    """`with recording() as tape:` lists new nodes as they are made, children first."""
-    Value.tape = tape = []  # the only tape: if you use threads, train in just one
-    try:
-        yield tape  # here, the with block runs
-        require(Value.tape is tape, "two threads must not train at the same time")
-    finally: Value.tape = None
 
 def dot(x, w):
     """Two lists, [n] and [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
@@ -123,8 +111,8 @@ def dot(x, w):
     return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
 
 # ## 3. Parameters #####################################################################
-# All parameters are in matrices and start small, so that no token is favored at first,
-# and random: equal parameters that are used alike get equal gradients and stay equal.
+# All parameters are in matrices. They start small, so that no token is favored yet, and
+# random: otherwise, the numbers in each row would get equal gradients and stay equal.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -136,13 +124,13 @@ class Model:
         require(n_head > 0 and n_embd % n_head == 0, f"{n_head=} must divide {n_embd=}")
         self.chars = chars            # without BOS: vocab_size is len(chars) + 1
         self.n_embd = n_embd          # a token becomes x: n_embd numbers ("channels")
-        self.n_layer, self.layers = n_layer, range(n_layer)  # each layer refines x
-        self.n_head = n_head          # how many parts (heads) attention is split into
+        self.n_layer, self.layers = n_layer, range(n_layer)  # gpt() runs each layer
+        self.n_head = n_head          # attention works in n_head parts: heads
         self.block_size = block_size  # context length: how many tokens gpt() can read
-        w = self.state_dict = {}  # wte, wpe: token, position embedding; lm_head: output
+        w = self.state_dict = {}  # wte, wpe: token, position vectors; lm_head: output
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # row i: token i as a vector
-        w["wpe"] = matrix(block_size, n_embd, rng)          # row i: added at position i
-        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # row i . x: token i's score
+        w["wpe"] = matrix(block_size, n_embd, rng)          # row i: position i likewise
+        w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # dot(x, row i): i's score
         for i in range(n_layer):  # attention() and mlp() explain these six
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # query: what x seeks
             w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: how x is found
@@ -167,8 +155,8 @@ def softmax(logits):
     """[n] -> [n]: turn scores z into probabilities exp(z_i) / sum of all exp(z_j)."""
     largest = max(logit.data for logit in logits)  # cancels out: needs no gradient
     exps = [(logit - largest).exp() for logit in logits]  # no overflow, same ratios
-    total = sum(exps)
-    return [e / total for e in exps]
+    scale = sum(exps) ** -1  # 1 / total, computed once
+    return [e * scale for e in exps]
 
 def rmsnorm(x):
     """[n] -> [n]: x divided by its root mean square (Zhang and Sennrich, 2019)."""
@@ -183,15 +171,16 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     q = linear(x, wq)
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
-    # Later tokens are not in these lists yet, so the model cannot peek at its target,
-    # even in training (other code uses a "causal mask"). The lists form a "KV cache".
+    # Later tokens are not in these lists (the "KV cache") yet, so the model cannot peek
+    # at its target in training. In other code, a "causal mask" hides the later tokens.
     head_dim = len(x) // n_head
-    output = []  # each head can seek something different, in its own slice of q, k, v
+    output = []  # each head seeks something else, in its slice of query, key, and value
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A query fits a key if their dot product is large. A sum of head_dim terms of
-        # random sign is about sqrt(head_dim) in size, so we divide by that. Large
-        # scores would make weights nearly 0 or 1, where their derivatives are nearly 0.
+        # A query fits a key if their dot product is large. It sums head_dim terms whose
+        # signs vary, like a random walk: n steps of size 1 lead about sqrt(n) away. We
+        # divide by that, because large scores would make the weights nearly 0 or 1,
+        # where softmax is flat and gradients are nearly 0.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # the weighted mean of values
@@ -200,8 +189,10 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
-    # Without a nonlinearity, two matrices could do no more than one.
-    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)  # ReLU works as well
+    # Each h is large if x resembles a row of fc1: each row detects a pattern. Without a
+    # nonlinearity, two matrices could do no more than one. ReLU would do; squaring it
+    # has helped larger models.
+    return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)
 
 def add(x, y):
     """[n], [n] -> [n]: the sum of two vectors."""
@@ -212,7 +203,7 @@ def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
     # Attention takes a mean, which ignores order, so we add a position vector to the
-    # token's, and scale the small sum to size 1, so that the layers do not outweigh it.
+    # token's. rmsnorm() gives this small sum size 1, or what layers add could drown it.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in model.layers:
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -228,28 +219,28 @@ def gpt(token_id, pos_id, keys, values, model):
 
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
-    # If z is logits[target] - largest, p is exp(z) / total, as in softmax(). So -log(p)
-    # is log(total) - z. In this form, it is finite even if p is rounded to 0.
     largest = max(logit.data for logit in logits)
-    total = sum((logit - largest).exp() for logit in logits)
-    return total.log() - (logits[target] - largest)
+    z = [logit - largest for logit in logits]  # as in softmax()
+    total = sum(zi.exp() for zi in z)
+    return total.log() - z[target]  # -log(exp(z[target]) / total), and total >= 1
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
-    # One document's gradient g is noisy, so m is a running mean of g; v is one of g^2
-    # (the first two moments). Both start at 0, too small: if g never changes, m is
-    # (1 - beta1^t) g. We divide m by 1 - beta1^t, v likewise. Then m_hat / sqrt(v_hat)
-    # is g / |g|, a full step even if g is tiny, but near 0 if g keeps changing sign.
     correction1, correction2 = 1 - beta1 ** t, 1 - beta2 ** t
     for i, p in enumerate(params):
+        # One document's gradient g is noisy, so m is a running mean of g, and v of g^2.
         m[i] = beta1 * m[i] + (1 - beta1) * p.grad  # by default, 85% old, 15% new
         v[i] = beta2 * v[i] + (1 - beta2) * p.grad * p.grad  # by default, 99% old
+        # Both start at 0: after t steps with the same g, m is only (1 - beta1^t) g.
         m_hat = m[i] / correction1
         v_hat = v[i] / correction2
+        # For such a g, m_hat / sqrt(v_hat) is g / |g|: p moves by learning_rate even if
+        # g is tiny. If g keeps changing sign, m_hat is near 0, and p hardly moves.
         p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)  # no 0 / 0
 
 # ## 6. Training loop ##################################################################
-# Each step computes a document's mean loss, then all gradients, then Adam's update.
+# Each step takes one document, computes its loss (the forward pass) and all gradients
+# (the backward pass), and lets Adam update the parameters.
 
 def document_losses(model, doc):
     """Return the loss for each token of a document except the first BOS."""
@@ -268,23 +259,32 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)  # Adam's running means
     for step in range(num_steps):
         doc = docs[step % len(docs)]
-        # 1. Forward pass. Recording its nodes on a tape saves a third of a step's time.
-        with recording() as tape:
-            losses = document_losses(model, doc)
+        with recording() as tape:  # for speed only: lists the nodes (see below)
+            losses = document_losses(model, doc)  # forward pass
             loss = sum(losses) / len(losses)
-        # 2. Backward pass. It adds to the parameters' gradients, so we zero them first.
-        for p in model.params: p.grad = 0.0
-        loss.backward(tape)
-        # 3. Update. The learning rate decays linearly toward 0, so training can settle.
-        adam(model.params, m, v, step + 1, learning_rate * (1 - step / num_steps))
+        for p in model.params: p.grad = 0.0  # because backward() adds to the gradients
+        loss.backward(tape)  # backward pass
+        rate = learning_rate * (1 - step / num_steps)  # decays, so training can settle
+        adam(model.params, m, v, step + 1, rate)  # update
         yield loss.data  # here, the caller's loop runs: it can print or stop
-        del loss, losses, tape  # frees the graph before the next step builds another
+        del loss, losses, tape  # frees this graph before the next one is built
 
 def mean_loss(model, docs):
     """Return the mean loss per token over all documents, in nats, and train nothing."""
     require(docs, "there are no documents to measure the loss on")
     losses = [loss.data for doc in docs for loss in document_losses(model, doc)]
     return sum(losses) / len(losses)
+
+@contextlib.contextmanager
+def recording():
+    """`with recording() as tape:` lists new nodes, except leaves, children first."""
+    # With this tape, backward() need not search: a step takes a third less time.
+    Value.tape = tape = []  # from here on, new nodes are appended
+    try:
+        yield tape  # here, the block runs
+        # Threads share Value.tape. If another one has set it, nodes are missing here.
+        require(Value.tape is tape, "two threads must not train at the same time")
+    finally: Value.tape = None  # append no more, even after an error or Ctrl-C
 
 # ## 7. Inference loop #################################################################
 # To invent a name, we ask the model what follows BOS, draw a token from the predicted
@@ -296,20 +296,20 @@ def generate(model, rng, temperature=0.5, prompt=""):
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
     tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
     keys, values = [[] for _ in model.layers], [[] for _ in model.layers]
+    text, token_id = "", tokens[0]  # begin with BOS
     for pos_id in range(model.block_size):
-        logits = gpt(tokens[pos_id], pos_id, keys, values, model)
-        if pos_id + 1 < len(tokens): continue  # prompt: gpt() only fills keys, values
-        # A temperature below 1 widens the gaps between logits: likely tokens gain, and
-        # names vary less. At (almost) 0, the top token always wins.
+        logits = gpt(token_id, pos_id, keys, values, model)  # fills keys, values
+        # A temperature < 1 widens the gaps: likely tokens gain. At 0, the top one wins.
         probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
-        token_id = rng.choices(range(len(probs)), weights=[p.data for p in probs])[0]
+        if pos_id + 1 < len(tokens): token_id = tokens[pos_id + 1]  # given, not drawn
+        else: token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
         if token_id == len(model.chars): break  # BOS: the document is complete
-        tokens.append(token_id)
-    return "".join(model.chars[token_id] for token_id in tokens[1:])
+        text += model.chars[token_id]
+    return text
 # The README tells how GPT-2 differs from this model. To go on, read nanoGPT (PyTorch).
 
 # ## 8. The command line ###############################################################
-# run() is the whole program in brief. Its flags, files, and messages follow.
+# run() is the program in brief. attempt(name, f, x) is f(x); its errors mention name.
 import argparse, gc, json, os, random, sys, time
 
 def run(args):
@@ -328,14 +328,14 @@ def run(args):
     check(args, docs, model)
     print(f"num docs: {len(docs)}\nvocab size: {len(model.chars) + 1}")
     print(f"num params: {len(model.params)}", flush=True)
-    seconds, failure = learn(model, train_docs, args)
+    seconds, failure = learn(model, train_docs, args)  # runs train(), prints, saves
     loss = f"{mean_loss(model, held_out):.4f}" if held_out else "none held out"
     print(f"held-out loss: {loss} (uniform guess: {math.log(len(model.chars)+1):.4f})")
     print(f"training time: {seconds:.2f}s\n\n--- inference ---", flush=True)
     for i in range(1, args.num_samples + 1):
         sample = generate(model, rng, args.temperature, args.prompt)
         print(f"sample {i:2d}: {sample}" + " (in data)" * (sample in docs), flush=True)
-    if failure: raise failure  # the model could not be saved
+    if failure: raise failure  # the model could not be saved; samples come anyway
 
 FLAGS = {  # name: (default, minimum, help); with --load, the model sets the sizes
     "n_embd": (16, 1, "channels of each token's vector"),
