@@ -1,6 +1,6 @@
 """microgpt: a complete GPT (generative pre-trained transformer) in plain Python.
 
-Read it from top to bottom, like a lecture; `python3 microgpt.py` runs it. Below, [n] is
+Read it top to bottom, like lecture notes; `python3 microgpt.py` runs it. Below, [n] is
 a list of n numbers, and [n_out][n_in] is a matrix: n_out rows of n_in numbers each.
 """
 import contextlib, math, operator
@@ -26,7 +26,7 @@ def build_vocab(docs):
 def split_docs(docs):
     """Split shuffled documents: 90% to train on, up to 200 of the rest to test on."""
     num_train = len(docs) - len(docs) // 10
-    seen = set(docs[:num_train])  # no name in both: memorizing must not help
+    seen = set(docs[:num_train])  # test only on unseen names: memorizing must not help
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
@@ -48,7 +48,7 @@ def tokenize(doc, chars, block_size):
 class Value:
     """A number that knows how it was computed and what its gradient is."""
     __slots__ = ("data", "grad", "_children", "_local_grads")  # saves memory
-    tape = None  # for speed only: recording(), in section 6, lists new nodes here
+    tape = None  # an optimization: recording(), below, makes it a list of new nodes
     def __init__(self, data, children=(), local_grads=()):
         self.data = float(data)
         self.grad = 0.0  # dloss/dself, once loss.backward() has computed it
@@ -70,49 +70,62 @@ class Value:
     def __neg__(self): return self * -1
     def __sub__(self, other): return self + -other
     def __truediv__(self, other): return self * other ** -1
-    __radd__, __rmul__ = __add__, __mul__  # 1 + a, 2 * a; sum() starts with 0 + a
+    __radd__, __rmul__ = __add__, __mul__  # for 1 + a, 2 * a; sum() starts with 0 + a
     def __rsub__(self, other): return -self + other
     def __rtruediv__(self, other): return self ** -1 * other
     def __repr__(self): return f"Value(data={self.data}, grad={self.grad})"
 
     def backward(self, order=None):
-        """If self is the loss, add dloss/dleaf to the gradient of each leaf it uses."""
+        """Add dself/dleaf to the grad of each leaf that self (the loss) depends on."""
         # A node's gradient is complete once all nodes that use it have contributed. So
         # we go backward through a list in which each node comes after its children.
-        order = order or self.topological_order()  # train() has one ready
-        # Leaves are not listed: each call adds to their gradients until train() resets.
-        for node in order: node.grad = 0.0  # forget any earlier backward() through node
+        order = order or self.topological_order()  # train() passes its tape instead
+        # Leaves pass nothing on and are not listed; train() resets their gradients.
+        for node in order: node.grad = 0.0  # needed if backward() has run here before
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
             if (grad := node.grad) == 0: continue  # nothing to pass on: saves time
             for child, local_grad in zip(node._children, node._local_grads):
-                child.grad += local_grad * grad  # += sums all uses (two in a * a)
+                child.grad += local_grad * grad  # += sums over all uses (two in a * a)
 
     def topological_order(self):
         """List self and the nodes it depends on, except leaves, children first."""
-        # By recursion: visit(node) = mark it, visit its children, order.append(node).
-        # Python limits recursion, so a stack holds (node, children visited?) instead.
+        # If Python did not limit recursion, visit(self) would do, where visit(node) is:
+        #     if node not in visited:
+        #         visited.add(node)
+        #         for child in node._children: visit(child)
+        #         order.append(node)
+        # A stack holds tasks: (node, False) is "visit node", (node, True) "append it".
         order, visited, stack = [], set(), [(self, False)]
         while stack:
             node, children_visited = stack.pop()
             if children_visited: order.append(node)
             elif node not in visited:
                 visited.add(node)
-                stack.append((node, True))  # popped again after its children:
+                stack.append((node, True))  # below its children, so popped after them
                 stack += [(c, False) for c in node._children if c._children]
         return order
 
+@contextlib.contextmanager
+def recording():
+    """`with recording() as tape:` lists new nodes, except leaves, children first."""
+    Value.tape = tape = []  # nodes are made after their children, so in the right order
+    try:
+        yield tape  # here, the block runs
+        require(Value.tape is tape, "another thread has begun to train: use just one")
+    finally: Value.tape = None  # stop recording, even after an error or Ctrl-C
+
 def dot(x, w):
     """Two lists, [n] and [n] -> one Value: x[0] w[0] + ... + x[n-1] w[n-1]."""
-    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. Our one node has 2n children (x + w
-    # joins lists). With 2n nodes for * and +, training would take 4 to 5 times as long.
+    # d(x . w)/dx[i] = w[i], d(x . w)/dw[i] = x[i]. One node with 2n children (x + w
+    # joins lists) instead of 2n nodes for * and + makes training 4 to 5 times as fast.
     if len(x) != len(w): raise ValueError(f"lengths {len(x)} and {len(w)} differ")
     x_data, w_data = [xi.data for xi in x], [wi.data for wi in w]
     return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
 
 # ## 3. Parameters #####################################################################
 # All parameters are in matrices. They start small, so that no token is favored yet, and
-# random: otherwise, the numbers in each row would get equal gradients and stay equal.
+# random: if all were equal, the numbers in any vector would be equal, and stay equal.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -124,10 +137,10 @@ class Model:
         require(n_head > 0 and n_embd % n_head == 0, f"{n_head=} must divide {n_embd=}")
         self.chars = chars            # without BOS: vocab_size is len(chars) + 1
         self.n_embd = n_embd          # a token becomes x: n_embd numbers ("channels")
-        self.n_layer, self.layers = n_layer, range(n_layer)  # gpt() runs each layer
-        self.n_head = n_head          # attention works in n_head parts: heads
+        self.n_layer, self.layers = n_layer, range(n_layer)  # layer = attention + MLP
+        self.n_head = n_head          # attention works in n_head parts, called heads
         self.block_size = block_size  # context length: how many tokens gpt() can read
-        w = self.state_dict = {}  # wte, wpe: token, position vectors; lm_head: output
+        w = self.state_dict = {}  # wte, wpe: embeddings; lm_head: language-model output
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # row i: token i as a vector
         w["wpe"] = matrix(block_size, n_embd, rng)          # row i: position i likewise
         w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # dot(x, row i): i's score
@@ -142,7 +155,7 @@ class Model:
 
 # ## 4. The model ######################################################################
 # Our GPT reads one token at a time and gives each possible next token a score (logit).
-# Inside, a token becomes a vector x of n_embd channels, its embedding. Each layer adds
+# Inside, a token becomes its embedding, a vector x of n_embd channels. Each layer adds
 # to x twice: attention adds what it gathers from the tokens read so far, and the MLP
 # (multilayer perceptron) adds what it computes from x alone. Adding f(x) to x is a
 # residual connection: its derivative 1 + f'(x) lets gradients through even if f' is 0.
@@ -172,26 +185,24 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     keys.append(linear(x, wk))
     values.append(linear(x, wv))
     # Later tokens are not in these lists (the "KV cache") yet, so the model cannot peek
-    # at its target in training. In other code, a "causal mask" hides the later tokens.
+    # at its target in training. Other programs hide later tokens with a "causal mask".
     head_dim = len(x) // n_head
-    output = []  # each head seeks something else, in its slice of query, key, and value
+    output = []  # each head can seek something different, in its slice of the vectors
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
         # A query fits a key if their dot product is large. It sums head_dim terms whose
         # signs vary, like a random walk: n steps of size 1 lead about sqrt(n) away. We
-        # divide by that, because large scores would make the weights nearly 0 or 1,
-        # where softmax is flat and gradients are nearly 0.
+        # divide by that: otherwise, one weight may be near 1, and gradients near 0.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
-        for channel in range(start, start + head_dim):  # the weighted mean of values
+        for channel in range(start, start + head_dim):  # weighted mean of the values
             output.append(dot(weights, [value[channel] for value in values]))
     return linear(output, wo)  # wo mixes the channels of all heads
 
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
-    # Each h is large if x resembles a row of fc1: each row detects a pattern. Without a
-    # nonlinearity, two matrices could do no more than one. ReLU would do; squaring it
-    # has helped larger models.
+    # Each row of fc1 tests x for something. Without a nonlinearity, the two matrices
+    # could do no more than one. We square as larger models gain by it; ReLU would do.
     return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)
 
 def add(x, y):
@@ -203,7 +214,7 @@ def gpt(token_id, pos_id, keys, values, model):
     """One token -> [vocab_size] logits; keys, values: [layers][tokens read][n_embd]."""
     w, n_head = model.state_dict, model.n_head
     # Attention takes a mean, which ignores order, so we add a position vector to the
-    # token's. rmsnorm() gives this small sum size 1, or what layers add could drown it.
+    # token's. The sum is small: without rmsnorm(), later additions could drown it out.
     x = rmsnorm(add(w["wte"][token_id], w["wpe"][pos_id]))
     for i in model.layers:
         wq, wk, wv, wo = (w[f"layer{i}.attn_{m}"] for m in ("wq", "wk", "wv", "wo"))
@@ -212,17 +223,18 @@ def gpt(token_id, pos_id, keys, values, model):
     return linear(x, w["lm_head"])  # GPT-2 normalizes x first; here, this does not help
 
 # ## 5. Loss and Adam ##################################################################
-# The loss for a token to which the model gave probability p is the surprise, -log(p).
-# The loss is 0 if p is 1 and grows as p approaches 0. Guessing among 27 tokens costs
-# log(27) = 3.30 nats (natural logarithm); a loss of 2.3 is as bad as guessing among
-# e^2.3, or about 10. Gradient descent moves parameters against their gradients.
+# The loss for a token to which the model gave probability p is its surprise, -log(p).
+# As the probabilities of tokens multiply, their losses add up. Guessing among 27 tokens
+# costs log(27) = 3.30 nats (base e); a loss of 2.3 is as bad as guessing among e^2.3,
+# or about 10. Gradient descent moves parameters against their gradients.
 
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
     largest = max(logit.data for logit in logits)
     z = [logit - largest for logit in logits]  # as in softmax()
     total = sum(zi.exp() for zi in z)
-    return total.log() - z[target]  # -log(exp(z[target]) / total), and total >= 1
+    # This is -log(exp(z[target]) / total), but does not fail if exp() is rounded to 0.
+    return total.log() - z[target]
 
 def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
     """Do step t >= 1 of Adam, a form of gradient descent (Kingma and Ba, 2014)."""
@@ -234,16 +246,15 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
         # Both start at 0: after t steps with the same g, m is only (1 - beta1^t) g.
         m_hat = m[i] / correction1
         v_hat = v[i] / correction2
-        # For such a g, m_hat / sqrt(v_hat) is g / |g|: p moves by learning_rate even if
-        # g is tiny. If g keeps changing sign, m_hat is near 0, and p hardly moves.
-        p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)  # no 0 / 0
+        # For such a g, m_hat / sqrt(v_hat) is g / |g|. So p moves by learning_rate even
+        # if g is tiny: one rate suits all. If g keeps changing sign, p hardly moves.
+        p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)  # avoids 0 / 0
 
 # ## 6. Training loop ##################################################################
-# Each step takes one document, computes its loss (the forward pass) and all gradients
-# (the backward pass), and lets Adam update the parameters.
+# Each step takes a document through a forward pass, a backward pass, and an update.
 
 def document_losses(model, doc):
-    """Return the loss for each token of a document except the first BOS."""
+    """Return one loss per token that tokenize() returns, except the first BOS."""
     tokens = tokenize(doc, model.chars, model.block_size)
     keys, values = [[] for _ in model.layers], [[] for _ in model.layers]  # none yet
     losses = []
@@ -259,57 +270,46 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)  # Adam's running means
     for step in range(num_steps):
         doc = docs[step % len(docs)]
-        with recording() as tape:  # for speed only: lists the nodes (see below)
-            losses = document_losses(model, doc)  # forward pass
-            loss = sum(losses) / len(losses)
+        with recording() as tape:  # 1. forward pass; the tape cuts time by a third
+            losses = document_losses(model, doc)
+            loss = sum(losses) / len(losses)  # long names count no more than short ones
         for p in model.params: p.grad = 0.0  # because backward() adds to the gradients
-        loss.backward(tape)  # backward pass
+        loss.backward(tape)  # 2. backward pass, through the tape in reverse
         rate = learning_rate * (1 - step / num_steps)  # decays, so training can settle
-        adam(model.params, m, v, step + 1, rate)  # update
+        adam(model.params, m, v, step + 1, rate)  # 3. update
         yield loss.data  # here, the caller's loop runs: it can print or stop
         del loss, losses, tape  # frees this graph before the next one is built
 
 def mean_loss(model, docs):
-    """Return the mean loss per token over all documents, in nats, and train nothing."""
+    """Return the mean loss per token over all documents, in nats, without training."""
     require(docs, "there are no documents to measure the loss on")
     losses = [loss.data for doc in docs for loss in document_losses(model, doc)]
     return sum(losses) / len(losses)
 
-@contextlib.contextmanager
-def recording():
-    """`with recording() as tape:` lists new nodes, except leaves, children first."""
-    # With this tape, backward() need not search: a step takes a third less time.
-    Value.tape = tape = []  # from here on, new nodes are appended
-    try:
-        yield tape  # here, the block runs
-        # Threads share Value.tape. If another one has set it, nodes are missing here.
-        require(Value.tape is tape, "two threads must not train at the same time")
-    finally: Value.tape = None  # append no more, even after an error or Ctrl-C
-
 # ## 7. Inference loop #################################################################
 # To invent a name, we ask the model what follows BOS, draw a token from the predicted
 # probabilities, make it the next input, and so on until BOS is drawn. In training, the
-# next input comes from the data; here (after any prompt) it is the model's own choice.
+# next input comes from the data; here (after the prompt, if any) the model chooses it.
 
 def generate(model, rng, temperature=0.5, prompt=""):
     """Return the prompt and its continuation, at most block_size characters in all."""
     require(len(prompt) < model.block_size, f"{prompt!r} is too long to continue")
-    tokens = tokenize(prompt, model.chars, model.block_size)[:-1]  # BOS and the prompt
+    prompt_ids = tokenize(prompt, model.chars, model.block_size)[1:-1]  # without BOS
     keys, values = [[] for _ in model.layers], [[] for _ in model.layers]
-    text, token_id = "", tokens[0]  # begin with BOS
+    text, token_id = "", len(model.chars)  # begin with BOS
     for pos_id in range(model.block_size):
         logits = gpt(token_id, pos_id, keys, values, model)  # fills keys, values
         # A temperature < 1 widens the gaps: likely tokens gain. At 0, the top one wins.
         probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
-        if pos_id + 1 < len(tokens): token_id = tokens[pos_id + 1]  # given, not drawn
+        if pos_id < len(prompt_ids): token_id = prompt_ids[pos_id]  # given, not drawn
         else: token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
         if token_id == len(model.chars): break  # BOS: the document is complete
         text += model.chars[token_id]
     return text
-# The README tells how GPT-2 differs from this model. To go on, read nanoGPT (PyTorch).
+# The README explains how GPT-2 differs from this model. Next, read nanoGPT (PyTorch).
 
 # ## 8. The command line ###############################################################
-# run() is the program in brief. attempt(name, f, x) is f(x); its errors mention name.
+# run() is the program in brief. attempt(name, f, x) returns f(x); errors include name.
 import argparse, gc, json, os, random, sys, time
 
 def run(args):
@@ -325,7 +325,7 @@ def run(args):
         model = attempt(args.load, load, args.load)
         if not args.num_steps: docs = [d for d in docs if set(d) <= set(model.chars)]
     train_docs, held_out = split_docs(docs)
-    check(args, docs, model)
+    check(args, docs, model)  # refuses, for example, to train on unknown characters
     print(f"num docs: {len(docs)}\nvocab size: {len(model.chars) + 1}")
     print(f"num params: {len(model.params)}", flush=True)
     seconds, failure = learn(model, train_docs, args)  # runs train(), prints, saves
