@@ -24,13 +24,13 @@ def build_vocab(docs):
     return sorted(set("".join(docs)))
 
 def split_docs(docs):
-    """Split shuffled documents: 90% to train on, up to 200 of the rest to test on."""
+    """Split shuffled documents: 90% to train on, up to 200 of the rest to hold out."""
     num_train = len(docs) - len(docs) // 10
     seen = set(docs[:num_train])  # test only on unseen names: memorizing must not help
     return docs[:num_train], [d for d in docs[num_train:][:200] if d not in seen]
 
 def tokenize(doc, chars, block_size):
-    """'ana' -> [26, 0, 13, 0, 26] for a-z, cut off after block_size + 1 tokens."""
+    """'ana' -> [26, 0, 13, 0, 26] for a-z; at most block_size + 1 tokens."""
     require(set(doc) <= set(chars), f"{doc!r} has characters unknown to the model")
     bos = len(chars)  # the next id after those of the characters
     # gpt() can read only block_size tokens; one more is predicted but never read.
@@ -42,8 +42,8 @@ def tokenize(doc, chars, block_size):
 # parameter's gradient: the derivative of the loss with respect to that parameter. Each
 # Value is a node of a graph from parameters to loss; its children are the Values used
 # to compute it. A child affects the loss through all nodes that use it, so dloss/dchild
-# is the sum of dloss/dnode * dnode/dchild over them (the chain rule). Applying it from
-# loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
+# is the sum over these nodes of dloss/dnode * dnode/dchild: the chain rule. Applying it
+# from loss to leaves (Values without children) is backpropagation (Linnainmaa, 1970).
 
 class Value:
     """A number that knows how it was computed and what its gradient is."""
@@ -79,9 +79,9 @@ class Value:
         """Add dself/dleaf to the grad of each leaf that self (the loss) depends on."""
         # A node's gradient is complete once all nodes that use it have contributed. So
         # we go backward through a list in which each node comes after its children.
-        order = order or self.topological_order()  # train() passes its tape instead
+        order = order or self.topological_order()  # train() has such a list: its tape
         # Leaves pass nothing on and are not listed; train() resets their gradients.
-        for node in order: node.grad = 0.0  # needed if backward() has run here before
+        for node in order: node.grad = 0.0  # in case an earlier backward() set it
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
             if (grad := node.grad) == 0: continue  # nothing to pass on: saves time
@@ -90,7 +90,7 @@ class Value:
 
     def topological_order(self):
         """List self and the nodes it depends on, except leaves, children first."""
-        # If Python did not limit recursion, visit(self) would do, where visit(node) is:
+        # If Python did not limit recursion, visit(self) would suffice; visit(node) is:
         #     if node not in visited:
         #         visited.add(node)
         #         for child in node._children: visit(child)
@@ -124,8 +124,8 @@ def dot(x, w):
     return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
 
 # ## 3. Parameters #####################################################################
-# All parameters are in matrices. They start small, so that no token is favored yet, and
-# random: if all were equal, the numbers in any vector would be equal, and stay equal.
+# The parameters start small, so that no token is favored yet, and random: if all were
+# equal, a token's n numbers would get equal gradients, and stay as good as just one.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -144,7 +144,7 @@ class Model:
         w["wte"] = matrix(len(chars) + 1, n_embd, rng)      # row i: token i as a vector
         w["wpe"] = matrix(block_size, n_embd, rng)          # row i: position i likewise
         w["lm_head"] = matrix(len(chars) + 1, n_embd, rng)  # dot(x, row i): i's score
-        for i in range(n_layer):  # attention() and mlp() explain these six
+        for i in range(n_layer):  # see attention() and mlp(); fc: "fully connected"
             w[f"layer{i}.attn_wq"] = matrix(n_embd, n_embd, rng)  # query: what x seeks
             w[f"layer{i}.attn_wk"] = matrix(n_embd, n_embd, rng)  # key: how x is found
             w[f"layer{i}.attn_wv"] = matrix(n_embd, n_embd, rng)  # value: what x offers
@@ -191,8 +191,8 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
         # A query fits a key if their dot product is large. It sums head_dim terms whose
-        # signs vary, like a random walk: n steps of size 1 lead about sqrt(n) away. We
-        # divide by that: otherwise, one weight may be near 1, and gradients near 0.
+        # signs vary; like a random walk, it ends about sqrt(head_dim) from 0. We divide
+        # by that, or else one weight is about 1 and hardly reacts to changes of scores.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # weighted mean of the values
@@ -201,8 +201,8 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
-    # Each row of fc1 tests x for something. Without a nonlinearity, the two matrices
-    # could do no more than one. We square as larger models gain by it; ReLU would do.
+    # Training gives each row of fc1 a pattern to look for in x. Without a nonlinearity,
+    # two matrices could do no more than one. Squaring ReLU helps mainly larger models.
     return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)
 
 def add(x, y):
@@ -224,9 +224,9 @@ def gpt(token_id, pos_id, keys, values, model):
 
 # ## 5. Loss and Adam ##################################################################
 # The loss for a token to which the model gave probability p is its surprise, -log(p).
-# As the probabilities of tokens multiply, their losses add up. Guessing among 27 tokens
-# costs log(27) = 3.30 nats (base e); a loss of 2.3 is as bad as guessing among e^2.3,
-# or about 10. Gradient descent moves parameters against their gradients.
+# A text's probability is the product of its tokens', so their losses add up. Guessing
+# among 27 tokens costs log(27) = 3.30 nats (natural log); 2.3 is as bad as guessing
+# among e^2.3, about 10. Gradient descent moves parameters against their gradients.
 
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
@@ -246,7 +246,7 @@ def adam(params, m, v, t, learning_rate, beta1=0.85, beta2=0.99, eps_adam=1e-8):
         # Both start at 0: after t steps with the same g, m is only (1 - beta1^t) g.
         m_hat = m[i] / correction1
         v_hat = v[i] / correction2
-        # For such a g, m_hat / sqrt(v_hat) is g / |g|. So p moves by learning_rate even
+        # For constant g, m_hat / sqrt(v_hat) is g / |g|: p moves by learning_rate even
         # if g is tiny: one rate suits all. If g keeps changing sign, p hardly moves.
         p.data -= learning_rate * m_hat / (math.sqrt(v_hat) + eps_adam)  # avoids 0 / 0
 
@@ -270,7 +270,7 @@ def train(model, docs, num_steps=1000, learning_rate=0.01):
     m, v = [0.0] * len(model.params), [0.0] * len(model.params)  # Adam's running means
     for step in range(num_steps):
         doc = docs[step % len(docs)]
-        with recording() as tape:  # 1. forward pass; the tape cuts time by a third
+        with recording() as tape:  # 1. forward pass; the tape cuts the time by a third
             losses = document_losses(model, doc)
             loss = sum(losses) / len(losses)  # long names count no more than short ones
         for p in model.params: p.grad = 0.0  # because backward() adds to the gradients
@@ -299,17 +299,17 @@ def generate(model, rng, temperature=0.5, prompt=""):
     text, token_id = "", len(model.chars)  # begin with BOS
     for pos_id in range(model.block_size):
         logits = gpt(token_id, pos_id, keys, values, model)  # fills keys, values
-        # A temperature < 1 widens the gaps: likely tokens gain. At 0, the top one wins.
+        # A temperature < 1 spreads logits: likely tokens gain. At 0, the top one wins.
         probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
         if pos_id < len(prompt_ids): token_id = prompt_ids[pos_id]  # given, not drawn
         else: token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
         if token_id == len(model.chars): break  # BOS: the document is complete
         text += model.chars[token_id]
     return text
-# The README explains how GPT-2 differs from this model. Next, read nanoGPT (PyTorch).
+# After this file, read nanoGPT (PyTorch). The README says how GPT-2 differs from ours.
 
 # ## 8. The command line ###############################################################
-# run() is the program in brief. attempt(name, f, x) returns f(x); errors include name.
+# run() is the program in brief. attempt(name, f, x) is f(x), but adds name to errors.
 import argparse, gc, json, os, random, sys, time
 
 def run(args):
@@ -335,7 +335,7 @@ def run(args):
     for i in range(1, args.num_samples + 1):
         sample = generate(model, rng, args.temperature, args.prompt)
         print(f"sample {i:2d}: {sample}" + " (in data)" * (sample in docs), flush=True)
-    if failure: raise failure  # the model could not be saved; samples come anyway
+    if failure: raise failure  # the model could not be saved, but samples come first
 
 FLAGS = {  # name: (default, minimum, help); with --load, the model sets the sizes
     "n_embd": (16, 1, "channels of each token's vector"),
