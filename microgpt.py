@@ -80,7 +80,7 @@ class Value:
         # A node's gradient is complete once all nodes that use it have contributed. So
         # we go backward through a list in which each node comes after its children.
         order = order or self.topological_order()  # train() has such a list: its tape
-        # Leaves pass nothing on and are not listed; train() resets their gradients.
+        # Leaves are not listed: their gradients add up until reset, as train() does.
         for node in order: node.grad = 0.0  # in case an earlier backward() set it
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
@@ -93,7 +93,7 @@ class Value:
         # If Python did not limit recursion, visit(self) would suffice; visit(node) is:
         #     if node not in visited:
         #         visited.add(node)
-        #         for child in node._children: visit(child)
+        #         for child in node._children: visit(child)  # leaves are skipped
         #         order.append(node)
         # A stack holds tasks: (node, False) is "visit node", (node, True) "append it".
         order, visited, stack = [], set(), [(self, False)]
@@ -124,8 +124,8 @@ def dot(x, w):
     return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
 
 # ## 3. Parameters #####################################################################
-# The parameters start small, so that no token is favored yet, and random: if all were
-# equal, a token's n numbers would get equal gradients, and stay as good as just one.
+# Parameters start small, so that all scores are nearly equal, and random, because the
+# n_embd numbers of a token would stay equal if they were, and say no more than one.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -190,9 +190,9 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can seek something different, in its slice of the vectors
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A query fits a key if their dot product is large. It sums head_dim terms whose
-        # signs vary; like a random walk, it ends about sqrt(head_dim) from 0. We divide
-        # by that, or else one weight is about 1 and hardly reacts to changes of scores.
+        # A query fits a key if their dot product is large. If its terms are about +1 or
+        # -1 at random, the sum is about sqrt(head_dim) from 0, so we divide by that: if
+        # scores are far apart, softmax() gives one weight near 1 and gradients near 0.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # weighted mean of the values
@@ -201,8 +201,7 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
-    # Training gives each row of fc1 a pattern to look for in x. Without a nonlinearity,
-    # two matrices could do no more than one. Squaring ReLU helps mainly larger models.
+    # Without relu(), one matrix could replace both. Squaring is optional but can help.
     return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)
 
 def add(x, y):
@@ -225,8 +224,8 @@ def gpt(token_id, pos_id, keys, values, model):
 # ## 5. Loss and Adam ##################################################################
 # The loss for a token to which the model gave probability p is its surprise, -log(p).
 # A text's probability is the product of its tokens', so their losses add up. Guessing
-# among 27 tokens costs log(27) = 3.30 nats (natural log); 2.3 is as bad as guessing
-# among e^2.3, about 10. Gradient descent moves parameters against their gradients.
+# among 27 tokens costs log(27) = 3.30 nats (natural log); the 2.3 after training is
+# like guessing among e^2.3, about 10. Gradient descent moves against the gradient.
 
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
@@ -299,10 +298,11 @@ def generate(model, rng, temperature=0.5, prompt=""):
     text, token_id = "", len(model.chars)  # begin with BOS
     for pos_id in range(model.block_size):
         logits = gpt(token_id, pos_id, keys, values, model)  # fills keys, values
-        # A temperature < 1 spreads logits: likely tokens gain. At 0, the top one wins.
-        probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
         if pos_id < len(prompt_ids): token_id = prompt_ids[pos_id]  # given, not drawn
-        else: token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
+        else:
+            # A temperature < 1 widens gaps: likely tokens gain. At 0, the top one wins.
+            probs = softmax([logit / max(temperature, 1e-9) for logit in logits])
+            token_id = rng.choices(range(len(probs)), [p.data for p in probs])[0]
         if token_id == len(model.chars): break  # BOS: the document is complete
         text += model.chars[token_id]
     return text

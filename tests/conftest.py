@@ -12,6 +12,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import hypothesis
 import pytest
 
 from microgpt import (
@@ -25,6 +26,10 @@ from microgpt import (
 )
 
 PROJECT = pathlib.Path(__file__).resolve().parent.parent
+
+# On a busy machine, any example may take longer than the usual deadline of 0.2 seconds.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 
 def start(seed=42, **settings):
