@@ -80,7 +80,7 @@ class Value:
         # A node's gradient is complete once all nodes that use it have contributed. So
         # we go backward through a list in which each node comes after its children.
         order = order or self.topological_order()  # train() has such a list: its tape
-        # Leaves are not listed: their gradients add up until reset, as train() does.
+        # Leaves are not listed: their gradients add up over calls; train() resets them.
         for node in order: node.grad = 0.0  # in case an earlier backward() set it
         self.grad = 1.0  # dself/dself
         for node in reversed(order):
@@ -91,12 +91,12 @@ class Value:
     def topological_order(self):
         """List self and the nodes it depends on, except leaves, children first."""
         # If Python did not limit recursion, visit(self) would suffice; visit(node) is:
+        #
         #     if node not in visited:
         #         visited.add(node)
-        #         for child in node._children: visit(child)  # leaves are skipped
+        #         for child in node._children: visit(child)  # if not a leaf
         #         order.append(node)
-        # A stack holds tasks: (node, False) is "visit node", (node, True) "append it".
-        order, visited, stack = [], set(), [(self, False)]
+        order, visited, stack = [], set(), [(self, False)]  # (node, False): visit node
         while stack:
             node, children_visited = stack.pop()
             if children_visited: order.append(node)
@@ -124,8 +124,8 @@ def dot(x, w):
     return Value(sum(map(operator.mul, x_data, w_data)), x + w, w_data + x_data)
 
 # ## 3. Parameters #####################################################################
-# Parameters start small, so that all scores are nearly equal, and random, because the
-# n_embd numbers of a token would stay equal if they were, and say no more than one.
+# Parameters start random: equal ones would get equal gradients, and so stay equal. They
+# start small: at first, the model should find all tokens about equally likely.
 
 def matrix(n_out, n_in, rng):
     """[n_out][n_in] Values from a normal distribution with standard deviation 0.08."""
@@ -190,9 +190,9 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
     output = []  # each head can seek something different, in its slice of the vectors
     for start in range(0, len(x), head_dim):
         head = slice(start, start + head_dim)
-        # A query fits a key if their dot product is large. If its terms are about +1 or
-        # -1 at random, the sum is about sqrt(head_dim) from 0, so we divide by that: if
-        # scores are far apart, softmax() gives one weight near 1 and gradients near 0.
+        # A query fits a key if their dot product is large. A sum of n random terms near
+        # +1 or -1 is about sqrt(n) in size, so we divide by that. Otherwise, softmax()
+        # would give one weight near 1 and hardly react to changes of the scores.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # weighted mean of the values
@@ -201,7 +201,7 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
 
 def mlp(x, fc1, fc2):
     """[n_embd] -> [n_embd]: widen, apply squared ReLU (So et al., 2021), and narrow."""
-    # Without relu(), one matrix could replace both. Squaring is optional but can help.
+    # Without a nonlinearity, one matrix could replace both. Squaring ReLU is optional.
     return linear([h.relu() ** 2 for h in linear(x, fc1)], fc2)
 
 def add(x, y):
@@ -224,8 +224,8 @@ def gpt(token_id, pos_id, keys, values, model):
 # ## 5. Loss and Adam ##################################################################
 # The loss for a token to which the model gave probability p is its surprise, -log(p).
 # A text's probability is the product of its tokens', so their losses add up. Guessing
-# among 27 tokens costs log(27) = 3.30 nats (natural log); the 2.3 after training is
-# like guessing among e^2.3, about 10. Gradient descent moves against the gradient.
+# among 27 tokens costs log(27) = 3.30 nats (natural log); our final 2.3 is like
+# guessing among e^2.3 (10). Gradient descent moves parameters against their gradients.
 
 def cross_entropy(logits, target):
     """[vocab_size], id -> one Value: -log(softmax(logits)[target]), in nats."""
