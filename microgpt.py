@@ -192,7 +192,7 @@ def attention(x, keys, values, wq, wk, wv, wo, n_head):
         head = slice(start, start + head_dim)
         # A query fits a key if their dot product is large. A sum of n random terms near
         # +1 or -1 is about sqrt(n) in size, so we divide by that. Otherwise, softmax()
-        # would give one weight near 1 and hardly react to changes of the scores.
+        # would give one weight near 1 and hardly react to changes in the scores.
         scores = [dot(q[head], key[head]) / math.sqrt(head_dim) for key in keys]
         weights = softmax(scores)  # one for each token read so far
         for channel in range(start, start + head_dim):  # weighted mean of the values
